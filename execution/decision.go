@@ -1,0 +1,86 @@
+package execution
+
+// Effect is what policy answers.
+type Effect string
+
+// The effects. The zero Effect is not among them and denies.
+const (
+	EffectAllow           Effect = "allow"
+	EffectDeny            Effect = "deny"
+	EffectRequireApproval Effect = "require_approval"
+)
+
+// Reason says why a decision is what it is, in words that an agent can act on.
+type Reason struct {
+	Code        string `json:"code"`                  // stable, snake_case
+	Message     string `json:"message,omitempty"`     // for the caller
+	Rule        string `json:"rule,omitempty"`        // id of the rule that decided
+	Remediation string `json:"remediation,omitempty"` // what to do next
+}
+
+// Codes of reasons that the gateway gives itself, beside those of the rules.
+const (
+	CodePolicyUndefined   = "policy_undefined"   // the policy has no answer
+	CodePolicyInvalid     = "policy_invalid"     // the answer is not a decision document
+	CodePolicyError       = "policy_error"       // evaluation failed
+	CodePolicyTimeout     = "policy_timeout"     // evaluation ran past its deadline
+	CodePolicyNotLoaded   = "policy_not_loaded"  // no policy is in force
+	CodePolicyUnsupported = "policy_unsupported" // the answer asks for what this gateway cannot do
+	CodeEngineUnavailable = "engine_unavailable" // the container engine does not answer
+)
+
+// Clamp is one quantity that was asked for and reduced.
+type Clamp struct {
+	Limit     string `json:"limit"`
+	Requested int64  `json:"requested"`
+	Granted   int64  `json:"granted"`
+}
+
+// Obligation is something that has to be done besides running the program.
+type Obligation struct {
+	Type string `json:"type"`
+	Must bool   `json:"must"`
+}
+
+// Decision is the answer of policy to one Request. The zero Decision denies.
+type Decision struct {
+	Effect  Effect   `json:"effect"`
+	Reasons []Reason `json:"reasons"`
+	// Grant is meaningful only where Allowed reports true.
+	Grant       Grant        `json:"grant,omitzero"`
+	Clamped     []Clamp      `json:"clamped"`
+	Obligations []Obligation `json:"obligations,omitempty"`
+	// Revision names the policy and data that decided: "sha256:" and 64 hex digits.
+	Revision string `json:"revision"`
+}
+
+// Allowed reports whether the decision is an explicit allow.
+func (d Decision) Allowed() bool { return d.Effect == EffectAllow }
+
+// Deny returns a decision that denies with one reason.
+func Deny(revision string, reason Reason) Decision {
+	return Decision{
+		Effect: EffectDeny, Reasons: []Reason{reason}, Clamped: []Clamp{}, Revision: revision,
+	}
+}
+
+// Grant is what an execution may have. It is literal: whoever carries it out
+// adds no default, and a limit that is zero is invalid.
+type Grant struct {
+	// Image is the digest of the one image to run: "sha256:" and 64 hex digits.
+	Image   string `json:"image,omitempty"`
+	Runtime string `json:"runtime,omitempty"` // the engine's name of an OCI runtime
+	Limits  Limits `json:"limits,omitzero"`
+	// Env are the names of variables that the caller may set.
+	Env []string `json:"env,omitempty"`
+	// OptionalControls are controls that the host need not be able to enforce.
+	// A control that is not listed here and cannot be enforced refuses the run.
+	OptionalControls []string `json:"optional_controls,omitempty"`
+	// Credentials are what may be lent to this execution.
+	Credentials []Credential `json:"credentials,omitempty"`
+}
+
+// Credential is one credential that policy grants to an execution.
+type Credential struct {
+	Tool string `json:"tool"`
+}

@@ -1,0 +1,32 @@
+package execution
+
+import "time"
+
+// Action is the kind of thing a policy is asked about.
+type Action string
+
+// The actions that are asked about so far.
+const ActionExecute Action = "execute"
+
+// Question is what policy is asked: one principal, one request, and what the
+// gateway found out about it.
+type Question struct {
+	ID            string    // the execution's id
+	Time          time.Time // the only clock a policy has
+	TraceID       string    // 32 hex digits, or empty
+	Principal     Principal
+	Action        Action
+	Request       Request
+	RequestSHA256 string // Request.SHA256
+	// Image is the image that would run, by name and by the digest that the
+	// name resolves to now.
+	Image Image
+	// Running is the number of the tenant's executions under way.
+	Running int
+}
+
+// Image is an image by the name policy grants and the digest that runs.
+type Image struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // "sha256:" and 64 hex digits
+}

@@ -1,0 +1,138 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// decide asks policy, and checks here once more what may never be wrong in an
+// answer that allows. Whatever is not an explicit and whole allow denies
+// (Invariant 2).
+func (s *Service) decide(ctx context.Context, q execution.Question) execution.Decision {
+	d, err := s.ask(ctx, q)
+	if err != nil {
+		return execution.Deny("", execution.Reason{
+			Code: execution.CodePolicyError, Message: "the policy could not be evaluated",
+		})
+	}
+	if d.Reasons == nil {
+		d.Reasons = []execution.Reason{}
+	}
+	if d.Clamped == nil {
+		d.Clamped = []execution.Clamp{}
+	}
+	switch {
+	case d.Effect == execution.EffectDeny:
+	case d.Effect == execution.EffectRequireApproval:
+		d = refuse(d, execution.CodePolicyUnsupported, "the policy asks for an approval, which this gateway cannot yet obtain")
+	case !d.Allowed():
+		d = refuse(d, execution.CodePolicyInvalid, "the policy gave no effect that the gateway knows")
+	default:
+		if wrong := checkGrant(q, d.Grant); wrong != "" {
+			d = refuse(d, execution.CodePolicyInvalid, wrong)
+		}
+	}
+	if !d.Allowed() {
+		d.Grant = execution.Grant{} // nothing was granted, also not in the record
+	}
+	return d
+}
+
+func (s *Service) ask(ctx context.Context, q execution.Question) (d execution.Decision, err error) {
+	defer s.recovered("decide", &err)
+	return s.decider.Decide(ctx, q), nil
+}
+
+func refuse(d execution.Decision, code, message string) execution.Decision {
+	d.Effect = execution.EffectDeny
+	d.Reasons = append(slices.Clone(d.Reasons), execution.Reason{Code: code, Message: message})
+	return d
+}
+
+// checkGrant says what is wrong with a grant: it must be whole, be for the image
+// that was asked about, and cover what would be run. Limits have no default
+// anywhere downstream.
+func checkGrant(q execution.Question, g execution.Grant) string {
+	if err := g.Limits.Validate(); err != nil {
+		return "the policy granted an impossible limit: " + err.Error()
+	}
+	if g.Image == "" || g.Image != q.Image.Digest {
+		return "the policy granted another image than the one that was asked for"
+	}
+	if g.Runtime == "" {
+		return "the policy granted no runtime"
+	}
+	for name := range q.Request.Env {
+		if !slices.Contains(g.Env, name) {
+			return "the policy did not grant every variable that was asked for"
+		}
+	}
+	return ""
+}
+
+// denied is the error of a decision that denies.
+func denied(d execution.Decision) error {
+	return &execution.Error{
+		Kind: execution.KindDenied, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
+	}
+}
+
+func detailOf(reasons []execution.Reason) string {
+	var messages []string
+	for _, r := range reasons {
+		if r.Message != "" {
+			messages = append(messages, r.Message)
+		}
+	}
+	if len(messages) == 0 {
+		return "the policy does not allow this"
+	}
+	return strings.Join(messages, "; ")
+}
+
+// engineUnavailable is the error of an execution that was not decided by policy
+// because the engine could not say what would run.
+func engineUnavailable(cause error, reasons []execution.Reason) error {
+	e := &execution.Error{
+		Kind: execution.KindUnavailable, Code: execution.CodeEngineUnavailable,
+		Detail: "the container engine does not answer", Reasons: reasons, Err: cause,
+	}
+	if c, ok := errors.AsType[*execution.Error](cause); ok {
+		e.RetryAfter = c.RetryAfter
+	}
+	return e
+}
+
+// engineError is the error of an execution that was allowed and that we failed
+// to run: of KindUnavailable where trying again may help, and else internal.
+func engineError(cause error) error {
+	if e, ok := errors.AsType[*execution.Error](cause); ok && e.Kind == execution.KindUnavailable {
+		return &execution.Error{
+			Kind: e.Kind, Code: e.Code, Detail: e.Detail, RetryAfter: max(e.RetryAfter, time.Second), Err: cause,
+		}
+	}
+	return internal("execute", cause)
+}
+
+func internal(doing string, cause error) error {
+	e := &execution.Error{Kind: execution.KindInternal, Err: fmt.Errorf("%s: %w", doing, cause)}
+	if c, ok := errors.AsType[*execution.Error](cause); ok {
+		e.Code = c.Code
+	}
+	return e
+}
+
+// gone is the error of a caller that left, or of a drain that cancelled, before
+// anything was decided.
+func gone(ctx context.Context) error {
+	return &execution.Error{
+		Kind: execution.KindUnavailable, Code: "cancelled", Detail: "cancelled before it was decided",
+		RetryAfter: time.Second, Err: context.Cause(ctx),
+	}
+}

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// checkAccept refuses a caller that would not take JSON (RFC 9110, section
+// 12.5.1): better before anything ran than after.
+func checkAccept(h http.Header) error {
+	accept := strings.Join(h["Accept"], ",")
+	if strings.TrimSpace(accept) == "" {
+		return nil
+	}
+	best, quality := -1, 0.0
+	for item := range strings.SplitSeq(accept, ",") {
+		media, parameters, err := mime.ParseMediaType(item)
+		if err != nil {
+			continue // what cannot be read asks for nothing
+		}
+		precise := -1
+		switch media {
+		case "application/json":
+			precise = 2
+		case "application/*":
+			precise = 1
+		case "*/*":
+			precise = 0
+		}
+		if precise < best || precise < 0 {
+			continue
+		}
+		q := 1.0
+		if text, ok := parameters["q"]; ok {
+			if q, err = strconv.ParseFloat(text, 64); err != nil {
+				continue
+			}
+		}
+		// The most precise range decides; of several alike, the best.
+		if precise > best {
+			best, quality = precise, q
+		} else {
+			quality = max(quality, q)
+		}
+	}
+	if quality > 0 {
+		return nil
+	}
+	return &execution.Error{Kind: kindNotAcceptable, Detail: "the answer is application/json; accept that"}
+}
+
+// checkContentType takes only JSON, in UTF-8, as it is.
+func checkContentType(h http.Header) error {
+	wrong := &execution.Error{Kind: kindUnsupportedMedia, Detail: "send Content-Type: application/json, in UTF-8 and without a Content-Encoding"}
+	values := h["Content-Type"]
+	if len(values) != 1 {
+		return wrong
+	}
+	media, parameters, err := mime.ParseMediaType(values[0])
+	if err != nil || media != "application/json" {
+		return wrong
+	}
+	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return wrong
+	}
+	for _, encoding := range h["Content-Encoding"] {
+		if !strings.EqualFold(encoding, "identity") {
+			return wrong
+		}
+	}
+	return nil
+}
+
+// bearerOf takes the credential out of the one Authorization header (RFC 6750,
+// section 2.1). Two of them, or another scheme, are malformed: which one counted
+// would be a guess.
+func bearerOf(h http.Header) (execution.Secret, error) {
+	values := h["Authorization"]
+	if len(values) == 0 {
+		return execution.Secret{}, &execution.Error{
+			Kind: execution.KindUnauthenticated, Code: "missing", Detail: "send Authorization: Bearer and an API key",
+		}
+	}
+	scheme, credential, found := strings.Cut(values[0], " ")
+	if len(values) > 1 || !found || !strings.EqualFold(scheme, "Bearer") || credential == "" {
+		return execution.Secret{}, &execution.Error{
+			Kind: execution.KindUnauthenticated, Code: "malformed", Detail: "send one header Authorization: Bearer and an API key",
+		}
+	}
+	return execution.NewSecret(credential), nil
+}

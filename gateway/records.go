@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// recordTimeout is how long one record may take to become durable. It does not
+// shrink with the request: a caller that hangs up does not cost a record.
+const recordTimeout = 2 * time.Second
+
+// unreadyAfterFailure is how long the service calls itself unready after a
+// record failed. It then offers itself again, because nothing but work shows
+// whether the log has recovered.
+const unreadyAfterFailure = 30 * time.Second
+
+// records writes the records of executions.
+type records struct {
+	recorder Recorder
+	log      *slog.Logger
+	// failed is when an append last failed, in Unix nanoseconds; zero where the
+	// last one went well.
+	failed atomic.Int64
+}
+
+// append makes r durable. Its only error is KindUnavailable, audit_unavailable.
+func (w *records) append(ctx context.Context, r execution.Record) (uint64, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	r.Time = time.Now().UTC()
+	seq, err := w.try(ctx, r)
+	if err != nil {
+		w.failed.Store(time.Now().UnixNano())
+		return 0, &execution.Error{
+			Kind: execution.KindUnavailable, Code: "audit_unavailable",
+			Detail:     "the audit log cannot be written, and nothing is done that is not recorded",
+			RetryAfter: 5 * time.Second, Err: fmt.Errorf("append %s record: %w", r.Type, err),
+		}
+	}
+	w.failed.Store(0)
+	return seq, nil
+}
+
+func (w *records) try(ctx context.Context, r execution.Record) (seq uint64, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.ErrorContext(ctx, "panic", "doing", "append record", "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("panic")
+		}
+	}()
+	return w.recorder.Append(ctx, r)
+}
+
+func (w *records) ready() error {
+	if at := w.failed.Load(); at != 0 && time.Since(time.Unix(0, at)) < unreadyAfterFailure {
+		return &execution.Error{Kind: execution.KindUnavailable, Code: "audit_unavailable", Detail: "a record could not be written"}
+	}
+	return nil
+}
+
+func (w *records) decided(ctx context.Context, call Call, q execution.Question, d execution.Decision) (uint64, error) {
+	r := call.Request
+	body := &execution.Decided{
+		RequestSHA256: q.RequestSHA256,
+		Language:      r.Language,
+		Image:         cmp.Or(q.Image.Name, r.Image),
+		EnvNames:      slices.Sorted(maps.Keys(r.Env)),
+		Network:       r.Network,
+		Tools:         r.Tools,
+		Metadata:      r.Metadata,
+		Decision:      d,
+	}
+	if r.Code != "" {
+		body.CodeSHA256, body.CodeBytes = execution.HexSHA256([]byte(r.Code)), len(r.Code)
+	}
+	record := recordOf(execution.RecordDecided, call, q.ID)
+	record.Decided = body
+	return w.append(ctx, record)
+}
+
+func (w *records) ended(ctx context.Context, call Call, id string, decided uint64, response Response, runErr error) (uint64, error) {
+	result := response.Result
+	body := &execution.Ended{
+		DecidedSeq: decided, Outcome: result.Outcome, ExitCode: result.ExitCode, Usage: result.Usage, Leases: response.Leases,
+	}
+	if runErr != nil {
+		body.Outcome, body.ExitCode, body.Error = execution.OutcomeEngineFailed, nil, faultCode(runErr)
+	} else {
+		body.StdoutSHA256, body.StderrSHA256 = digest(result.Stdout), digest(result.Stderr)
+		body.ResultSHA256 = digest(result.Value)
+		for _, a := range result.Artifacts {
+			body.Artifacts = append(body.Artifacts, execution.ArtifactHash{
+				Path: a.Path, Size: a.Size, SHA256: execution.HexSHA256(a.Content),
+			})
+		}
+	}
+	record := recordOf(execution.RecordEnded, call, id)
+	record.Ended = body
+	return w.append(ctx, record)
+}
+
+// recordOf begins a record about call. The principal is copied, so that a record
+// on its way to the disk shares nothing with the request.
+func recordOf(kind execution.RecordType, call Call, id string) execution.Record {
+	principal := call.Principal
+	principal.Roles = slices.Clone(principal.Roles)
+	return execution.Record{
+		Type: kind, Execution: id, Principal: &principal, RequestID: call.RequestID, TraceID: call.TraceID,
+	}
+}
+
+func digest(content []byte) string {
+	if len(content) == 0 {
+		return ""
+	}
+	return execution.HexSHA256(content)
+}
+
+// faultCode names a fault of ours in a record: a code, never a message.
+func faultCode(err error) string {
+	if e, ok := errors.AsType[*execution.Error](err); ok {
+		return cmp.Or(e.Code, string(e.Kind))
+	}
+	return string(execution.KindInternal)
+}
+
+// Unended is an execution that was decided and has no end in the log, because
+// the gateway that ran it died.
+type Unended struct {
+	Execution  string
+	DecidedSeq uint64
+	Principal  execution.Principal
+	RequestID  string
+	TraceID    string
+}
+
+// CloseUnended records the end of executions that a crash left open, with the
+// outcome unknown_crash. It is called at start, before new work is taken and
+// after what they left behind was removed. It goes on past a failure and returns
+// all of them joined.
+func (s *Service) CloseUnended(ctx context.Context, open []Unended) error {
+	var errs []error
+	for _, u := range open {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		call := Call{Principal: u.Principal, RequestID: u.RequestID, TraceID: u.TraceID}
+		crashed := Response{Result: execution.Result{Outcome: execution.OutcomeUnknownCrash}}
+		if _, err := s.records.ended(ctx, call, u.Execution, u.DecidedSeq, crashed, nil); err != nil {
+			errs = append(errs, fmt.Errorf("close execution %s: %w", u.Execution, err))
+		}
+	}
+	return errors.Join(errs...)
+}

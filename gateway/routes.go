@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"net/http"
+	"runtime/debug"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// route is one row of the table of routes. A row that is not public needs a
+// credential and the role; the zero role is held by nobody but an admin.
+type route struct {
+	method, path string
+	public       bool
+	role         execution.Role
+	handle       func(x *exchange) error
+}
+
+// routes is the one table of what can be asked over HTTP, and by whom.
+func (g *Gateway) routes() []route {
+	return []route{
+		{http.MethodPost, "/v1/executions", false, execution.RoleCaller, g.createExecution},
+		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey},
+		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys},
+		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey},
+		{http.MethodGet, "/healthz", true, "", g.health},
+		{http.MethodGet, "/readyz", true, "", g.readiness},
+	}
+}
+
+// handler is everything that happens around a route's own work: the request's
+// ids, the guard, the answer to an error or a panic, the one line of the log.
+func (g *Gateway) handler(r route) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		x := g.begin(c)
+		defer g.finish(x)
+		defer func() {
+			if p := recover(); p != nil {
+				g.config.Logger.ErrorContext(x.ctx(), "panic", "doing", r.method+" "+r.path, "panic", p,
+					"stack", string(debug.Stack()), "request_id", x.requestID)
+				x.fail(&execution.Error{Kind: execution.KindInternal, Code: "panic"})
+			}
+		}()
+		if !r.public {
+			if err := g.guard(x, r); err != nil {
+				x.fail(err)
+				return
+			}
+		}
+		if err := r.handle(x); err != nil {
+			x.fail(err)
+		}
+	}
+}
+
+// guard lets through only a caller who is proven and holds the route's role. It
+// runs before a byte of the body is read.
+func (g *Gateway) guard(x *exchange, r route) error {
+	principal, err := g.authenticate(x)
+	if err != nil {
+		return err
+	}
+	x.principal = principal
+	if !principal.Has(r.role) {
+		return &execution.Error{
+			Kind: execution.KindDenied, Code: "role_required",
+			Detail: "this needs the role " + string(r.role),
+			Reasons: []execution.Reason{{
+				Code: "role_required", Message: "this needs the role " + string(r.role),
+				Remediation: "use a key that has it",
+			}},
+		}
+	}
+	return checkAccept(x.gin.Request.Header)
+}

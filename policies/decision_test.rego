@@ -1,0 +1,61 @@
+package execgate_test
+
+import data.execgate
+
+test_granted_request_is_allowed if {
+	decision := execgate.decision with input as request with data.images as images
+	decision.effect == "allow"
+	decision.reasons == []
+	decision.image.digests == [digest]
+	decision.runtime == "runc"
+	decision.reuse == "never"
+	decision.network.rules == []
+	decision.credentials == []
+}
+
+test_empty_input_is_denied if {
+	decision := execgate.decision with input as {} with data.images as images
+	decision.effect == "deny"
+	count(decision.reasons) > 0
+}
+
+test_tenant_without_data_is_denied if {
+	decision := execgate.decision with input as request
+		with data.images as images
+		with data.tenants as {"default": {}}
+	decision.effect == "deny"
+	denial(decision, "image_not_granted").remediation == "Ask for one of these images: none."
+}
+
+# Each part of the request in turn: a field that is missing is not granted.
+test_missing_field_is_denied if {
+	every path in [
+		["principal", "tenant"], ["principal", "roles"], ["agent", "session"],
+		["action", "kind"], ["action", "language"], ["action", "image"], ["action", "runtime"],
+		["action", "env_names"], ["action", "limits"], ["action", "network"], ["action", "tools"],
+	] {
+		decision := execgate.decision with input as json.remove(request, [concat("/", path)])
+			with data.images as images
+		decision.effect == "deny"
+		count(decision.reasons) > 0
+	}
+}
+
+test_every_reason_can_be_acted_on if {
+	decision := execgate.decision with input as {} with data.images as images
+	every reason in decision.reasons {
+		reason.code != ""
+		reason.rule != ""
+		reason.message != ""
+		reason.remediation != ""
+		not contains(reason.message, "<")
+		not contains(reason.remediation, "<")
+	}
+}
+
+test_value_that_looks_like_a_placeholder_stays if {
+	decision := execgate.decision with input as request
+		with input.action.image.name as "<tenant>"
+		with data.images as images
+	contains(denial(decision, "image_not_granted").message, `"<tenant>"`)
+}

@@ -1,0 +1,52 @@
+package execgate_test
+
+import data.execgate
+
+decision_for_env(tenant, names) := decision if {
+	decision := execgate.decision with input as request
+		with input.principal.tenant as tenant
+		with input.action.env_names as names
+		with data.images as images
+}
+
+test_harmless_variables_are_granted if {
+	decision := decision_for_env("default", ["A", "MODE", "X_1"])
+	decision.effect == "allow"
+	decision.env.allow == {"A", "MODE", "X_1"}
+}
+
+test_variables_that_steer_something_are_denied if {
+	every name in [
+		"LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS", "PATH",
+		"HOME", "EXECGATE_RESULT", "BASH_ENV", "ENV", "IFS", "HTTPS_PROXY", "GLIBC_TUNABLES",
+	] {
+		denied_only(decision_for_env("default", [name]), "env_not_granted")
+	}
+}
+
+test_variables_of_another_form_are_denied if {
+	every name in ["", "mode", "1A", "A-B", "A=B", "A B", "A\n", "\nA", "_A", "Ä", "http_proxy"] {
+		denied_only(decision_for_env("default", [name]), "env_not_granted")
+	}
+}
+
+test_one_wrong_variable_is_enough if {
+	decision := decision_for_env("default", ["MODE", "PATH", "mode"])
+	denial(decision, "env_not_granted").message == "These variables may not be set: PATH, mode."
+}
+
+test_tenants_differ if {
+	decision_for_env("ci", ["BUILD_ID", "CI"]).effect == "allow"
+	denied_only(decision_for_env("ci", ["CIX"]), "env_not_granted")
+	denied_only(decision_for_env("research", ["MODE"]), "env_not_granted")
+}
+
+test_nothing_is_harmless_without_the_lists if {
+	every lists in [{}, {"denied_names": []}, {"denied_prefixes": []}] {
+		decision := execgate.decision with input as request
+			with input.action.env_names as ["MODE"]
+			with data.images as images
+			with data.env as lists
+		denied_only(decision, "env_not_granted")
+	}
+}

@@ -1,0 +1,11 @@
+// Package policies is the policy the gateway ships with: Rego, its data and its
+// tests. It is what is enforced where nothing else is configured, and an
+// example to start from.
+package policies
+
+import "embed"
+
+// Files is the folder: .rego files, their tests and data.json.
+//
+//go:embed *.rego data.json
+var Files embed.FS

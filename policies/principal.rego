@@ -1,0 +1,49 @@
+package execgate
+
+# METADATA
+# title: The asking tenant's data
+tenant := data.tenants[input.principal.tenant]
+
+# METADATA
+# title: Kind of action
+kind_granted if input.action.kind == "execute"
+
+# METADATA
+# title: Role
+role_granted if {
+	some role in input.principal.roles
+	role in {"caller", "admin"}
+}
+
+# METADATA
+# title: Only executions are known
+# custom:
+#   id: principal.kind
+#   code: action_not_granted
+#   message: 'The action "<kind>" is not granted.'
+#   remediation: Send the code to run as an execution.
+deny contains reason(rego.metadata.rule(), {"<kind>": object.get(input, ["action", "kind"], "unknown")}) if {
+	not kind_granted
+}
+
+# METADATA
+# title: The tenant must be known
+# custom:
+#   id: principal.tenant
+#   code: tenant_unknown
+#   message: 'The tenant "<tenant>" is not known to the policy.'
+#   remediation: Use a key of another tenant, or ask the security team to add this one to the policy's data.
+deny contains reason(rego.metadata.rule(), {"<tenant>": object.get(input, ["principal", "tenant"], "unknown")}) if {
+	not tenant
+}
+
+# METADATA
+# title: Callers run code
+# custom:
+#   id: principal.role
+#   code: role_missing
+#   message: Running code needs the role caller.
+#   remediation: Use a key that has the role caller.
+deny contains reason(rego.metadata.rule(), {}) if {
+	not role_granted
+}

@@ -1,0 +1,177 @@
+package policy
+
+import (
+	"errors"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// decodeDocument decodes an answer strictly: a field that is not known, or of
+// another type than it should have, is an error that names it. Whether the
+// fields together make sense is for enforce to say.
+func decodeDocument(value ast.Value) (document, error) {
+	var d document
+	err := fields(value, func(key string, v ast.Value) error {
+		switch key {
+		case "effect":
+			return d.decodeEffect(v)
+		case "reasons":
+			return list(v, &d.reasons, reasonOf)
+		case "limits":
+			return d.decodeLimits(v)
+		case "on_exceed":
+			return d.decodeOnExceed(v)
+		case "image":
+			return fields(v, only("digests", func(v ast.Value) error { return stringsOf(v, &d.digests) }))
+		case "runtime":
+			return stringOf(v, &d.runtime)
+		case "env":
+			return fields(v, only("allow", func(v ast.Value) error { return stringsOf(v, &d.envAllow) }))
+		case "optional_controls":
+			return stringsOf(v, &d.optionalControls)
+		case "network":
+			return fields(v, d.network.decode)
+		case "credentials":
+			return list(v, &d.credentials, credentialOf)
+		case "session":
+			return nullable(v, &d.session, sessionOf)
+		case "reuse":
+			return oneOf(v, &d.reuse, reuseNever, reusePrincipal)
+		case "approval":
+			return nullable(v, &d.approval, approvalOf)
+		case "obligations":
+			return list(v, &d.obligations, obligationOf)
+		case "advice":
+			return list(v, &d.advice, adviceOf)
+		}
+		return errUnknownField
+	})
+	if err != nil {
+		return document{}, err
+	}
+	if d.effect == "" {
+		return document{}, problem("effect", "is missing")
+	}
+	return d, nil
+}
+
+func (d *document) decodeEffect(v ast.Value) error {
+	return oneOf(v, &d.effect,
+		execution.EffectAllow, execution.EffectDeny, execution.EffectRequireApproval)
+}
+
+func (d *document) decodeLimits(v ast.Value) error {
+	return fields(v, func(key string, v ast.Value) error {
+		limit, ok := execution.LimitNamed(key)
+		if !ok {
+			return errUnknownField
+		}
+		return wholeOf(v, limit.Of(&d.limits))
+	})
+}
+
+func (d *document) decodeOnExceed(v ast.Value) error {
+	return fields(v, func(key string, v ast.Value) error {
+		if _, ok := execution.LimitNamed(key); !ok {
+			return errUnknownField
+		}
+		var what onExceed
+		if err := oneOf(v, &what, exceedClamp, exceedDeny); err != nil {
+			return err
+		}
+		if d.onExceed == nil {
+			d.onExceed = make(map[string]onExceed)
+		}
+		d.onExceed[key] = what
+		return nil
+	})
+}
+
+func reasonOf(v ast.Value, r *execution.Reason) error {
+	err := fields(v, func(key string, v ast.Value) error {
+		switch key {
+		case "code":
+			return stringOf(v, &r.Code)
+		case "message":
+			return stringOf(v, &r.Message)
+		case "rule":
+			return stringOf(v, &r.Rule)
+		case "remediation":
+			return stringOf(v, &r.Remediation)
+		}
+		return errUnknownField
+	})
+	if err == nil && r.Code == "" {
+		return problem("code", "is missing")
+	}
+	return err
+}
+
+func sessionOf(v ast.Value, s *session) error {
+	return fields(v, func(key string, v ast.Value) error {
+		switch key {
+		case "idle_s":
+			return wholeOf(v, &s.idleS)
+		case "absolute_s":
+			return wholeOf(v, &s.absoluteS)
+		case "max":
+			return wholeOf(v, &s.max)
+		}
+		return errUnknownField
+	})
+}
+
+func approvalOf(v ast.Value, a *approval) error {
+	return fields(v, func(key string, v ast.Value) error {
+		switch key {
+		case "expires_s":
+			return wholeOf(v, &a.expiresS)
+		case "roles":
+			return stringsOf(v, &a.roles)
+		}
+		return errUnknownField
+	})
+}
+
+// obligationOf decodes an obligation. What else it holds belongs to its type.
+// One that does not say whether it must be met must be.
+func obligationOf(v ast.Value, o *execution.Obligation) error {
+	o.Must = true
+	err := fields(v, func(key string, v ast.Value) error {
+		switch key {
+		case "type":
+			return stringOf(v, &o.Type)
+		case "must":
+			return boolOf(v, &o.Must)
+		}
+		return nil
+	})
+	if err == nil && o.Type == "" {
+		return problem("type", "is missing")
+	}
+	return err
+}
+
+// adviceOf decodes an advice: an obligation that need not be met.
+func adviceOf(v ast.Value, o *execution.Obligation) error {
+	given := false
+	err := fields(v, func(key string, v ast.Value) error {
+		switch key {
+		case "type":
+			return stringOf(v, &o.Type)
+		case "must":
+			return boolOf(v, &given)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case given:
+		return errors.New("what must be done is an obligation and no advice")
+	case o.Type == "":
+		return problem("type", "is missing")
+	}
+	return nil
+}

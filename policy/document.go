@@ -1,0 +1,86 @@
+package policy
+
+import "github.com/execgate/execgate/execution"
+
+// document is the decision document: what data.execgate.decision answers. It is
+// whole from the start, so that what is valid does not change as the gateway
+// learns to honour more of it.
+type document struct {
+	effect           execution.Effect
+	reasons          []execution.Reason
+	limits           execution.Limits    // the most of each that this request may have
+	onExceed         map[string]onExceed // by the name of a limit
+	digests          []string            // image.digests
+	runtime          string
+	envAllow         []string // env.allow
+	optionalControls []string
+	network          network
+	credentials      []credential
+	session          *session
+	reuse            reuse // empty: not given, which is never
+	approval         *approval
+	obligations      []execution.Obligation
+	advice           []execution.Obligation
+}
+
+// onExceed is what is done with a request that asks for more than a limit.
+type onExceed string
+
+const (
+	exceedClamp onExceed = "clamp"
+	exceedDeny  onExceed = "deny"
+)
+
+// reuse is who may get a sandbox that has run something before.
+type reuse string
+
+const (
+	reuseNever     reuse = "never"
+	reusePrincipal reuse = "principal"
+)
+
+type network struct {
+	rules  []networkRule
+	budget *budget
+}
+
+type networkRule struct {
+	host      string
+	ports     []int64
+	methods   []string
+	paths     []string
+	websocket bool
+	private   bool
+	mode      string // intercept, tunnel or forward
+}
+
+type budget struct {
+	requests, bytes, requestsPerS, connections int64
+}
+
+type credential struct {
+	tool, mount, engine, path, role string
+	vaultPolicies                   []string
+	ttlS, maxUses                   int64
+	strict                          bool
+	inject                          string // egress, file or env
+	filePath, envName               string
+	bind                            []binding
+}
+
+type binding struct {
+	host           string
+	port           int64
+	methods, paths []string
+	name           string
+	mode           string // bearer, basic, header, query or sigv4
+}
+
+type session struct {
+	idleS, absoluteS, max int64
+}
+
+type approval struct {
+	expiresS int64
+	roles    []string
+}

@@ -1,0 +1,172 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// The ids under which this package gives reasons of its own.
+const (
+	ruleEngine  = "gateway.policy"
+	ruleLimits  = "gateway.limits"
+	ruleImage   = "gateway.image"
+	ruleRuntime = "gateway.runtime"
+	ruleEnv     = "gateway.env"
+	ruleNetwork = "gateway.network"
+	ruleTools   = "gateway.tools"
+	ruleSession = "gateway.session"
+)
+
+// The codes of what was asked for and not granted.
+const (
+	codeDenied            = "denied"
+	codeLimitExceeded     = "limit_exceeded"
+	codeLimitInvalid      = "limit_invalid"
+	codeImageNotGranted   = "image_not_granted"
+	codeRuntimeNotGranted = "runtime_not_granted"
+	codeEnvNotGranted     = "env_not_granted"
+	codeNetworkNotGranted = "network_not_granted"
+	codeToolNotGranted    = "tool_not_granted"
+	codeSessionNotGranted = "session_not_granted"
+)
+
+// enforce makes a Decision of a valid document: it holds what was asked for
+// against what was granted, clamps quantities and denies qualities.
+func enforce(d document, in *input, revision string) execution.Decision {
+	switch d.effect {
+	case execution.EffectAllow:
+	case execution.EffectDeny:
+		return denied(revision, d.denials())
+	default: // require_approval
+		return denied(revision, []execution.Reason{unsupported(`effect "require_approval"`)})
+	}
+	if what := d.unsupported(); what != "" {
+		return denied(revision, []execution.Reason{unsupported(what)})
+	}
+	if problem := d.incomplete(); problem != "" {
+		return denied(revision, []execution.Reason{invalid(fmt.Errorf("%s", problem)).reason})
+	}
+
+	limits, clamped, refusals := d.enforceLimits(in.Action.Limits)
+	refusals = append(refusals, d.enforceQualities(in)...)
+	if len(refusals) > 0 {
+		return denied(revision, refusals)
+	}
+	return execution.Decision{
+		Effect:  execution.EffectAllow,
+		Reasons: append([]execution.Reason{}, d.reasons...),
+		Grant: execution.Grant{
+			Image: in.Action.Image.Digest, Runtime: d.runtime, Limits: limits,
+			Env: in.Action.EnvNames, OptionalControls: d.optionalControls,
+		},
+		Clamped:     clamped,
+		Obligations: append(slices.Clone(d.obligations), d.advice...),
+		Revision:    revision,
+	}
+}
+
+func denied(revision string, reasons []execution.Reason) execution.Decision {
+	return execution.Decision{
+		Effect: execution.EffectDeny, Reasons: reasons,
+		Clamped: []execution.Clamp{}, Revision: revision,
+	}
+}
+
+// denials are the reasons of a document that denies: never none.
+func (d *document) denials() []execution.Reason {
+	if len(d.reasons) > 0 {
+		return d.reasons
+	}
+	return []execution.Reason{{
+		Code: codeDenied, Rule: ruleEngine,
+		Message:     "The policy denies this request and gives no reason.",
+		Remediation: "The policy's author has to add reasons to the decision.",
+	}}
+}
+
+// unsupported names the first part of an allow that this gateway cannot carry
+// out. To leave it out would be to run under another decision than was made.
+func (d *document) unsupported() string {
+	switch {
+	case len(d.network.rules) > 0:
+		return "network.rules"
+	case len(d.credentials) > 0:
+		return "credentials"
+	case d.session != nil:
+		return "session"
+	case d.reuse != "" && d.reuse != reuseNever:
+		return fmt.Sprintf("reuse %q", d.reuse)
+	}
+	for _, o := range d.obligations {
+		if o.Must {
+			return fmt.Sprintf("the obligation %.100q", o.Type)
+		}
+	}
+	return ""
+}
+
+func unsupported(what string) execution.Reason {
+	return execution.Reason{
+		Code: execution.CodePolicyUnsupported, Rule: ruleEngine,
+		Message:     "The policy asks for what this gateway cannot do: " + what + ".",
+		Remediation: "The policy's author has to decide without it.",
+	}
+}
+
+// incomplete says what an allow lacks. Nothing downstream has a default.
+func (d *document) incomplete() string {
+	if err := d.limits.Validate(); err != nil {
+		return err.Error()
+	}
+	if d.runtime == "" {
+		return "runtime is missing"
+	}
+	return ""
+}
+
+// enforceQualities holds what was asked for, and is granted or not, against
+// the document. All refusals are given at once, so that a caller can mend the
+// request in one go.
+func (d *document) enforceQualities(in *input) (refusals []execution.Reason) {
+	refuse := func(code, rule, message, remediation string) {
+		refusals = append(refusals, execution.Reason{
+			Code: code, Rule: rule, Message: message, Remediation: remediation,
+		})
+	}
+	asked := &in.Action
+	if asked.Image.Digest == "" || !slices.Contains(d.digests, asked.Image.Digest) {
+		refuse(codeImageNotGranted, ruleImage,
+			fmt.Sprintf("The image %.200q with the digest %.80q is not granted.", asked.Image.Name, asked.Image.Digest),
+			"Ask for an image that the policy grants.")
+	}
+	if asked.Runtime != "" && asked.Runtime != d.runtime {
+		refuse(codeRuntimeNotGranted, ruleRuntime,
+			fmt.Sprintf("The runtime %.100q is not granted.", asked.Runtime),
+			fmt.Sprintf("Ask for the runtime %q, or for none.", d.runtime))
+	}
+	for _, name := range asked.EnvNames {
+		if !slices.Contains(d.envAllow, name) {
+			refuse(codeEnvNotGranted, ruleEnv,
+				fmt.Sprintf("The variable %.200q is not granted.", name),
+				"Leave the variable out, or pass the value in the input.")
+		}
+	}
+	for _, to := range asked.Network {
+		refuse(codeNetworkNotGranted, ruleNetwork,
+			fmt.Sprintf("The destination %s:%d is not granted.", to.Host, to.Port),
+			"Pass the data in the input or as files: sandboxes have no network.")
+	}
+	for _, tool := range asked.Tools {
+		refuse(codeToolNotGranted, ruleTools,
+			fmt.Sprintf("There is no credential for the tool %.200q.", tool),
+			"Leave the tool out. Tools need Vault, which is not configured on this gateway; the operator has to configure it and the policy has to grant a credential.")
+	}
+	if in.Agent.Session != "" {
+		refuse(codeSessionNotGranted, ruleSession,
+			"Sessions are not granted.",
+			"Leave session out: each execution starts anew, so pass what it needs in the input or as files.")
+	}
+	return refusals
+}

@@ -1,0 +1,148 @@
+package policy
+
+import (
+	"encoding/json"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// inputVersion is the value of input.v. It rises when the meaning of a field
+// changes, not when one is added.
+const inputVersion = 1
+
+// input is the document that a policy reads, as input.schema.json describes it.
+// The very same values are enforced, so that nothing can be decided about one
+// value and done with another. What is not known is absent and not zero: a rule
+// that compares an absent counter is undefined, whereas a false 0 would allow.
+type input struct {
+	V         int               `json:"v"`
+	Request   requestInput      `json:"request"`
+	Principal principalInput    `json:"principal"`
+	Agent     agentInput        `json:"agent"`
+	Action    actionInput       `json:"action"`
+	Egress    *destinationInput `json:"egress,omitempty"`
+	Context   contextInput      `json:"context"`
+}
+
+type requestInput struct {
+	ID      string `json:"id"`
+	TimeNS  int64  `json:"time_ns"` // since 1970, UTC
+	TraceID string `json:"trace_id"`
+}
+
+type principalInput struct {
+	Subject string   `json:"subject"`
+	Tenant  string   `json:"tenant"`
+	Roles   []string `json:"roles"`
+	Method  string   `json:"method"`
+}
+
+// agentInput is what the caller claims. It proves nothing.
+type agentInput struct {
+	Name    string `json:"name"`
+	Session string `json:"session"`
+	Purpose string `json:"purpose"`
+}
+
+type actionInput struct {
+	Kind          string                  `json:"kind"`
+	Tool          string                  `json:"tool,omitempty"`        // kind tool_call only
+	Args          json.RawMessage         `json:"args,omitempty"`        // kind tool_call only
+	ArgsSHA256    string                  `json:"args_sha256,omitempty"` // kind tool_call only
+	Language      string                  `json:"language"`
+	Code          codeInput               `json:"code"`
+	Image         execution.Image         `json:"image"`
+	Runtime       string                  `json:"runtime"` // empty: not asked
+	RequestSHA256 string                  `json:"request_sha256"`
+	EnvNames      []string                `json:"env_names"` // sorted
+	Files         []fileInput             `json:"files"`
+	Limits        execution.Limits        `json:"limits"` // those that were asked for
+	Network       []execution.Destination `json:"network"`
+	Tools         []string                `json:"tools"`
+}
+
+type codeInput struct {
+	SHA256 string  `json:"sha256"` // hex; empty where there is no code
+	Bytes  int64   `json:"bytes"`
+	Text   *string `json:"text,omitempty"` // only where Config.InputCode is set
+}
+
+type fileInput struct {
+	Path  string `json:"path"`
+	Bytes int64  `json:"bytes"`
+}
+
+type destinationInput struct {
+	Host   string `json:"host"`
+	Port   int    `json:"port"`
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+}
+
+type contextInput struct {
+	Counters    countersInput   `json:"counters"`
+	Approval    json.RawMessage `json:"approval,omitempty"`
+	Environment string          `json:"environment"`
+}
+
+type countersInput struct {
+	Running       int64  `json:"running"`
+	Executions1M  *int64 `json:"executions_1m,omitempty"`
+	CPUMS1H       *int64 `json:"cpu_ms_1h,omitempty"`
+	EgressBytes1H *int64 `json:"egress_bytes_1h,omitempty"`
+	Leases1H      *int64 `json:"leases_1h,omitempty"`
+}
+
+// newInput makes the document of a question, in the one form of every value in
+// which it is compared: hosts normalised, paths clean, names sorted. What has no
+// such form is refused.
+func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
+	network, refusal := normaliseDestinations(q.Request.Network)
+	if refusal != nil {
+		return nil, refusal
+	}
+	r := q.Request
+	in := &input{
+		V:       inputVersion,
+		Request: requestInput{ID: q.ID, TimeNS: q.Time.UnixNano(), TraceID: q.TraceID},
+		Principal: principalInput{
+			Subject: q.Principal.Subject, Tenant: q.Principal.Tenant,
+			Roles: make([]string, len(q.Principal.Roles)), Method: string(q.Principal.Method),
+		},
+		Agent: agentInput{Name: r.Metadata["agent"], Session: r.Session, Purpose: r.Metadata["purpose"]},
+		Action: actionInput{
+			Kind: string(q.Action), Language: r.Language, Image: q.Image, Runtime: r.Runtime,
+			RequestSHA256: q.RequestSHA256,
+			EnvNames:      slices.AppendSeq(make([]string, 0, len(r.Env)), maps.Keys(r.Env)),
+			Files:         make([]fileInput, len(r.Files)),
+			Limits:        r.Limits, Network: network, Tools: r.Tools,
+		},
+		Context: contextInput{
+			Counters:    countersInput{Running: int64(q.Running)},
+			Environment: config.Environment,
+		},
+	}
+	slices.Sort(in.Action.EnvNames)
+	for i, role := range q.Principal.Roles {
+		in.Principal.Roles[i] = string(role)
+	}
+	for i, file := range r.Files {
+		in.Action.Files[i] = fileInput{Path: path.Clean(file.Path), Bytes: int64(len(file.Content))}
+	}
+	if in.Action.Tools == nil {
+		in.Action.Tools = []string{}
+	}
+	if r.Code != "" {
+		in.Action.Code = codeInput{
+			SHA256: execution.HexSHA256([]byte(r.Code)), Bytes: int64(len(r.Code)),
+		}
+	}
+	if config.InputCode {
+		in.Action.Code.Text = &r.Code
+	}
+	return in, nil
+}

@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// value is the document as the evaluator takes it. It is written out by hand
+// because it is made anew for every question: a round trip through JSON costs
+// as much as the evaluation. It must hold what json.Marshal makes of the
+// document of a question; a test compares the two. The fields that only other
+// kinds of action have are not there yet.
+func (in *input) value() ast.Value {
+	return object(
+		member("v", number(int64(in.V))),
+		member("request", object(
+			member("id", text(in.Request.ID)),
+			member("time_ns", number(in.Request.TimeNS)),
+			member("trace_id", text(in.Request.TraceID)),
+		)),
+		member("principal", object(
+			member("subject", text(in.Principal.Subject)),
+			member("tenant", text(in.Principal.Tenant)),
+			member("roles", texts(in.Principal.Roles)),
+			member("method", text(in.Principal.Method)),
+		)),
+		member("agent", object(
+			member("name", text(in.Agent.Name)),
+			member("session", text(in.Agent.Session)),
+			member("purpose", text(in.Agent.Purpose)),
+		)),
+		member("action", in.Action.value()),
+		member("context", object(
+			member("counters", object(member("running", number(in.Context.Counters.Running)))),
+			member("environment", text(in.Context.Environment)),
+		)),
+	)
+}
+
+func (a *actionInput) value() ast.Value {
+	return object(
+		member("kind", text(a.Kind)),
+		member("language", text(a.Language)),
+		member("code", a.Code.value()),
+		member("image", object(
+			member("name", text(a.Image.Name)),
+			member("digest", text(a.Image.Digest)),
+		)),
+		member("runtime", text(a.Runtime)),
+		member("request_sha256", text(a.RequestSHA256)),
+		member("env_names", texts(a.EnvNames)),
+		member("files", a.filesValue()),
+		member("limits", a.limitsValue()),
+		member("network", a.networkValue()),
+		member("tools", texts(a.Tools)),
+	)
+}
+
+func (c *codeInput) value() ast.Value {
+	members := [][2]*ast.Term{
+		member("sha256", text(c.SHA256)),
+		member("bytes", number(c.Bytes)),
+	}
+	if c.Text != nil {
+		members = append(members, member("text", text(*c.Text)))
+	}
+	return object(members...)
+}
+
+func (a *actionInput) filesValue() ast.Value {
+	terms := make([]*ast.Term, len(a.Files))
+	for i, f := range a.Files {
+		terms[i] = ast.NewTerm(object(
+			member("path", text(f.Path)),
+			member("bytes", number(f.Bytes)),
+		))
+	}
+	return ast.NewArray(terms...)
+}
+
+func (a *actionInput) limitsValue() ast.Value {
+	var members [][2]*ast.Term
+	for _, limit := range execution.AllLimits() {
+		if asked := *limit.Of(&a.Limits); asked != 0 {
+			members = append(members, member(limit.Name, number(asked)))
+		}
+	}
+	return object(members...)
+}
+
+func (a *actionInput) networkValue() ast.Value {
+	terms := make([]*ast.Term, len(a.Network))
+	for i, d := range a.Network {
+		terms[i] = ast.NewTerm(object(
+			member("host", text(d.Host)),
+			member("port", number(int64(d.Port))),
+		))
+	}
+	return ast.NewArray(terms...)
+}
+
+func object(members ...[2]*ast.Term) ast.Value { return ast.NewObject(members...) }
+
+func member(key string, value ast.Value) [2]*ast.Term {
+	return [2]*ast.Term{ast.InternedTerm(key), ast.NewTerm(value)}
+}
+
+func text(s string) ast.Value { return ast.String(s) }
+
+func texts(list []string) ast.Value {
+	terms := make([]*ast.Term, len(list))
+	for i, s := range list {
+		terms[i] = ast.NewTerm(text(s))
+	}
+	return ast.NewArray(terms...)
+}
+
+func number(n int64) ast.Value { return ast.Number(json.Number(strconv.FormatInt(n, 10))) }

@@ -1,0 +1,40 @@
+package audit
+
+// admits reports whether there is space for e. A decision needs space for its
+// own end beside the ends of everything that is open, every other record must
+// leave those; an end may use them.
+func (w *writer) admits(e *entry) bool {
+	if e.typ == frameClose {
+		if _, running := w.open[e.ref]; running {
+			return true // the space is its own; if it is too large, writing it says so
+		}
+	}
+	need := int64(e.bytes()) + w.reserved + w.promised
+	if e.typ == frameOpen {
+		need += e.reserve
+	}
+	if w.available() >= need {
+		return true
+	}
+	if w.log.space.ready.Load() || w.log.space.ensure() != nil {
+		return false
+	}
+	return w.available() >= need
+}
+
+// available returns how many bytes are allocated and not used. What a segment
+// may lose at its end, because the next record does not fit, is not counted.
+func (w *writer) available() int64 {
+	loss := w.log.cfg.maxReserveBytes()
+	n := max(0, w.size-w.off-int64(len(w.buf))-loss)
+	if w.log.space.ready.Load() {
+		n += w.log.cfg.SegmentBytes - int64(maxHeaderBytes) - loss
+	}
+	return n
+}
+
+// noteFull tells whether another decision of common size would be refused.
+func (w *writer) noteFull() {
+	need := w.reserved + w.promised + min(8<<10, 2*w.log.cfg.maxReserveBytes())
+	w.log.health.noteFull(w.fault.err == nil && w.available() < need)
+}

@@ -1,0 +1,70 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+)
+
+// link is one segment in the order of the log.
+type link struct {
+	index  uint64
+	header segmentHeader
+	start  int64 // offset of the first batch
+	// limit is where the valid bytes end, as the next segment's header says;
+	// -1 of the last segment, and where the next one cannot say.
+	limit int64
+	// fault says what is wrong with the header; the rest is then meaningless.
+	fault error
+	// orphan is set where the segment that the header calls the one before is
+	// not there.
+	orphan bool
+}
+
+// name returns the name of the link's file.
+func (l link) name() string { return segmentName(l.index) }
+
+// chain returns the segments in dir in the order of the log. A segment that a
+// later header passes over is left out: it was given up before anything in it
+// was acknowledged. An error means that the folder could not be read.
+func chain(fsys FileSystem, dir string) ([]link, error) {
+	indexes, err := listSegments(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	var links []link
+	before := uint64(1<<64 - 1) // the index that the later segment says comes before it
+	for i := len(indexes) - 1; i >= 0; i-- {
+		index := indexes[i]
+		if len(links) > 0 && index > before {
+			continue
+		}
+		l := link{index: index, limit: -1}
+		l.header, l.start, err = readSegmentHeader(fsys, dir, index)
+		if bad := (*damage)(nil); errors.As(err, &bad) {
+			l.fault = bad
+		} else if err != nil {
+			return nil, fmt.Errorf("read the header of %s: %w", l.name(), err)
+		}
+		if len(links) > 0 {
+			if later := &links[len(links)-1]; later.fault == nil {
+				if later.header.prev == index {
+					l.limit = later.header.prevEnd
+				} else {
+					later.orphan = true
+				}
+			}
+		}
+		links = append(links, l)
+		before = index
+		if l.fault == nil {
+			before = l.header.prev
+		}
+	}
+	if n := len(links); n > 0 && links[n-1].fault == nil && links[n-1].header.prev != 0 {
+		links[n-1].orphan = true
+	}
+	for i, j := 0, len(links)-1; i < j; i, j = i+1, j-1 {
+		links[i], links[j] = links[j], links[i]
+	}
+	return links, nil
+}

@@ -1,0 +1,84 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	defaultSegmentBytes = 64 << 20
+	minSegmentBytes     = 64 << 10
+	maxSegmentBytes     = 1 << 30
+	defaultBudget       = 2 * time.Second
+)
+
+// Config says where a log lives. Dir and KeyDir are required.
+type Config struct {
+	// Dir is the log's folder, STATE/audit. It is made with mode 0700 and held
+	// by nobody else while the log is open.
+	Dir string
+	// KeyDir holds the signing key, the verifier key and the last checkpoint,
+	// STATE/keys. It must not lie in Dir: who can rewrite the log must not be
+	// able to sign it.
+	KeyDir string
+	// SegmentBytes is the size of a segment, from 64 KiB to 1 GiB; zero means
+	// 64 MiB. Space for two segments is taken at once. A record may have an
+	// eighth of a segment, and 1 MiB at most.
+	SegmentBytes int64
+	// Budget is how long an Append may wait for the disk; zero means 2 s.
+	Budget time.Duration
+	// Logger is told of faults and of their end; nil discards.
+	Logger *slog.Logger
+	// FileSystem is the disk; nil means the operating system's. Tests set it.
+	FileSystem FileSystem
+}
+
+// withDefaults returns the configuration with zero values filled in, or says
+// what is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" || c.KeyDir == "" {
+		return c, errors.New("configure the audit log: Dir and KeyDir are required")
+	}
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return c, fmt.Errorf("configure the audit log: %w", err)
+	}
+	if c.KeyDir, err = filepath.Abs(c.KeyDir); err != nil {
+		return c, fmt.Errorf("configure the audit log: %w", err)
+	}
+	if rel, err := filepath.Rel(c.Dir, c.KeyDir); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return c, fmt.Errorf("configure the audit log: KeyDir %s must not lie in Dir %s", c.KeyDir, c.Dir)
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = defaultSegmentBytes
+	}
+	if c.SegmentBytes < minSegmentBytes || c.SegmentBytes > maxSegmentBytes {
+		return c, fmt.Errorf("configure the audit log: SegmentBytes is %d: it must be from %d to %d", c.SegmentBytes, minSegmentBytes, maxSegmentBytes)
+	}
+	if c.Budget == 0 {
+		c.Budget = defaultBudget
+	}
+	if c.Budget < 0 {
+		return c, fmt.Errorf("configure the audit log: Budget is %v: it must not be negative", c.Budget)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.FileSystem == nil {
+		c.FileSystem = osFileSystem{}
+	}
+	return c, nil
+}
+
+// maxRecordBytes is the largest record, as encoded JSON.
+func (c Config) maxRecordBytes() int { return int(min(1<<20, c.SegmentBytes/8)) }
+
+// maxBatchBytes is the size after which a batch takes no further record.
+func (c Config) maxBatchBytes() int { return int(min(1<<20, c.SegmentBytes/8)) }
+
+// maxReserveBytes is the most space that is kept for one end.
+func (c Config) maxReserveBytes() int64 { return min(64<<10, c.SegmentBytes/16) }

@@ -1,0 +1,64 @@
+// Package audit is an append-only log that survives power loss, shows every
+// edit, and refuses work rather than lose a record.
+//
+// # Folder
+//
+// The log's folder holds
+//
+//	0000000001.segment     frames, 64 MiB, space allocated when it is made
+//	0000000001.checkpoint  a signed checkpoint taken once that segment was sealed
+//	checkpoint             the latest signed checkpoint
+//	1.spare                space for the next segment
+//
+// and the folder of keys, which must lie elsewhere,
+//
+//	audit.key              the signing key (sumdb/note, Ed25519), mode 0600
+//	audit.pub              the verifier key: all that Verify needs, meant to be handed out
+//	audit.checkpoint       the checkpoint that the log last had, so that a folder
+//	                       that was emptied or rolled back is noticed at start
+//
+// # Frames
+//
+// A segment is a sequence of frames, little endian:
+//
+//	length  uint32  bytes of the body
+//	crc     uint32  CRC-32C of length, type, seq and body
+//	type    uint8
+//	seq     uint64
+//	body    [length]byte
+//
+// The first frame is the segment's header; then come batches, each a batch
+// header followed by its records. A record's body is
+//
+//	ref     uint64    of an end the number of its decision, else 0
+//	salt    [16]byte  random
+//	payload           the execution.Record as JSON
+//
+// A batch is written with one pwrite and acknowledged after fdatasync. Its
+// header says how many sequence numbers were durable before it, so only the
+// last batch of the last segment can be torn by a crash; any other bad frame is
+// damage to what was acknowledged. Zeros follow the last batch.
+//
+// A segment's header names the segment before it, and where that one's valid
+// bytes end. After a failed write or fdatasync a file is never written again:
+// the next segment's header cuts it off there, and its first record is a gap
+// that names the numbers which are void.
+//
+// # Proof
+//
+// Every sequence number is one leaf of a Merkle tree (RFC 6962, as in
+// golang.org/x/mod/sumdb/tlog), void numbers too, so that a number is its leaf's
+// index and the tree's size is the next number. A leaf is
+//
+//	version uint8 = 1, type uint8, seq uint64, ref uint64 (big endian),
+//	SHA-256(salt || payload)
+//
+// so that it can be proven without showing the payload. A segment's header
+// carries the tree's state where the segment begins, so that it can be checked
+// without the segments before it; a signed checkpoint of a later state vouches
+// for that. Checkpoints are C2SP tlog-checkpoints: origin, size, root.
+//
+// What one machine cannot prove alone: changes after the last checkpoint, and
+// changes by whoever holds the signing key, show only to somebody who keeps an
+// earlier checkpoint elsewhere.
+package audit

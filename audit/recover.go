@@ -1,0 +1,339 @@
+package audit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// recovery is what New learns from the files.
+type recovery struct {
+	log    *Log
+	replay replay
+	links  []link
+	// dir and keyDir are the latest checkpoint and the one that is kept beside
+	// the key; nil where there is none.
+	dir, keyDir *signedTree
+	// unequal are the checkpoints that state another root than the log has.
+	unequal []signedTree
+	// lastBatch is where the last batch of the last segment begins, or its end.
+	lastBatch, end int64
+}
+
+// recover brings the log to the state that its files have.
+func (l *Log) recover() error {
+	r := &recovery{log: l}
+	var err error
+	if r.links, err = chain(l.cfg.FileSystem, l.cfg.Dir); err != nil {
+		return err
+	}
+	if err := r.identify(); err != nil {
+		return err
+	}
+	if len(r.links) == 0 {
+		if err := l.space.sweep(); err != nil {
+			return err
+		}
+		return r.begin()
+	}
+	if err := r.read(); err != nil {
+		return err
+	}
+	if err := r.compare(); err != nil {
+		return err
+	}
+	if err := l.space.sweep(); err != nil {
+		return err
+	}
+	if err := r.reopen(); err != nil {
+		return err
+	}
+	if err := r.findUnended(); err != nil {
+		return err
+	}
+	l.proof.adopt(r.dir, r.keyDir)
+	r.provision()
+	// What was found is vouched for from now on. A disk that is full or fails
+	// must not keep running work from being ended, so this is not fatal.
+	_ = l.proof.write(true)
+	return nil
+}
+
+// damaged returns the error of a log that must not be continued.
+func (r *recovery) damaged(name string, err error) error {
+	return fmt.Errorf("open the audit log: %s, %w: records that were acknowledged are damaged or gone; restore %s from a copy, or keep it for examination and begin a new log by moving it and %s away",
+		filepath.Join(r.log.cfg.Dir, name), err, r.log.cfg.Dir, filepath.Join(r.log.cfg.KeyDir, "audit.*"))
+}
+
+// identify loads the key and the checkpoints. A key is made only for a log that
+// does not exist yet.
+func (r *recovery) identify() error {
+	l := r.log
+	if len(r.links) > 0 {
+		if _, err := l.cfg.FileSystem.Identify(filepath.Join(l.cfg.KeyDir, keyName)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("open the audit log: there is a log in %s but no %s in %s to sign it with: restore the key, or begin a new log by moving the folder away", l.cfg.Dir, keyName, l.cfg.KeyDir)
+		}
+	}
+	var err error
+	if l.id, _, err = loadIdentity(l.cfg.FileSystem, l.cfg.KeyDir); err != nil {
+		return err
+	}
+	if r.dir, err = r.checkpoint(l.cfg.Dir, checkpointName); err != nil {
+		return err
+	}
+	r.keyDir, err = r.checkpoint(l.cfg.KeyDir, rememberedName)
+	return err
+}
+
+func (r *recovery) checkpoint(dir, name string) (*signedTree, error) {
+	stated, err := readCheckpoint(r.log.cfg.FileSystem, r.log.id.verifier, dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if bad := (*damage)(nil); errors.As(err, &bad) {
+		return nil, fmt.Errorf("open the audit log: %s: %w: restore it, or the key it was signed with", filepath.Join(dir, name), bad.err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoint %s: %w", filepath.Join(dir, name), err)
+	}
+	return &stated, nil
+}
+
+// begin makes a new log.
+func (r *recovery) begin() error {
+	l := r.log
+	for _, c := range []*signedTree{r.dir, r.keyDir} {
+		if c != nil && c.size > 0 {
+			return r.damaged(segmentName(1), fmt.Errorf("offset 0: there is no segment, but a checkpoint of %d records", c.size))
+		}
+	}
+	if err := l.writer.beginSegment(); err != nil {
+		return err
+	}
+	l.proof.adopt(r.dir, r.keyDir)
+	if err := l.proof.write(true); err != nil {
+		return err
+	}
+	r.provision()
+	return nil
+}
+
+// provision makes the spare. Without it the log can be opened, but takes no new
+// decision once its segment is full.
+func (r *recovery) provision() {
+	if err := r.log.space.ensure(); err != nil {
+		r.log.health.noteSpace(err)
+		r.log.cfg.Logger.Warn("audit log cannot allocate its next segment", "error", err)
+	}
+}
+
+// read follows every record.
+func (r *recovery) read() error {
+	r.replay.open = map[uint64]place{}
+	r.replay.reached = func(stated signedTree, root tlog.Hash) {
+		if stated.root != root {
+			r.unequal = append(r.unequal, stated)
+		}
+	}
+	for _, c := range []*signedTree{r.dir, r.keyDir} {
+		if c != nil {
+			r.replay.expect = append(r.replay.expect, *c)
+		}
+	}
+	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
+	r.replay.check()
+	for i, l := range r.links {
+		switch {
+		case l.fault != nil:
+			return r.damaged(l.name(), l.fault)
+		case l.orphan && l.header.prev == 0:
+			return r.damaged(l.name(), errors.New("offset 0: it says that it is the first segment, but there are others before it"))
+		case l.orphan:
+			return r.damaged(segmentName(l.header.prev), errors.New("offset 0: the segment is missing"))
+		case l.header.logID != r.log.id.id:
+			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
+		case !r.replay.tree.equal(&l.header.tree):
+			return r.damaged(l.name(), fmt.Errorf("offset 0: the segment continues a log of %d records with another root than the %d before it", l.header.tree.size, r.replay.tree.size))
+		}
+		if err := r.readSegment(l, i == len(r.links)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSegment follows the records of one segment. Only the last segment may end
+// in a batch that is torn.
+func (r *recovery) readSegment(l link, last bool) error {
+	f, err := r.log.cfg.FileSystem.OpenFile(filepath.Join(r.log.cfg.Dir, l.name()), os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	defer f.Close()
+	if !last {
+		id, err := f.Identify()
+		if err != nil {
+			return fmt.Errorf("open the audit log: %w", err)
+		}
+		r.log.watch.seal(l.name(), id)
+	}
+	reader := newSegmentReader(f, l.start, l.limit)
+	r.lastBatch, r.end = l.start, l.start
+	for {
+		b, err := reader.next()
+		if bad := (*damage)(nil); errors.As(err, &bad) {
+			if !last {
+				return r.damaged(l.name(), bad)
+			}
+			later, err := reader.laterBatch()
+			if err != nil {
+				return fmt.Errorf("open the audit log: %s: %w", l.name(), err)
+			}
+			if later >= 0 {
+				return r.damaged(l.name(), fmt.Errorf("%w, and a later batch stands at offset %d", bad, later))
+			}
+			return nil
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("open the audit log: %s: %w", l.name(), err)
+		}
+		if err := r.replay.add(l.index, b); err != nil {
+			return r.damaged(l.name(), err)
+		}
+		r.lastBatch, r.end = b.offset, b.end()
+	}
+}
+
+// compare holds the records against the checkpoints.
+func (r *recovery) compare() error {
+	last := r.links[len(r.links)-1].name()
+	at := func(format string, args ...any) error {
+		return r.damaged(last, fmt.Errorf("offset %d: "+format, append([]any{r.end}, args...)...))
+	}
+	size := r.replay.tree.size
+	if len(r.unequal) > 0 {
+		return at("the log's first %d records have another root than their checkpoint states", r.unequal[0].size)
+	}
+	for _, c := range []*signedTree{r.dir, r.keyDir} {
+		if c != nil && c.size > size {
+			return at("the log holds %d records, but a checkpoint covers %d", size, c.size)
+		}
+	}
+	if r.dir == nil && size > 0 {
+		return r.damaged(checkpointName, errors.New("offset 0: the checkpoint is missing"))
+	}
+	return nil
+}
+
+// reopen opens the last segment for writing. Its last batch may be in the
+// kernel's memory only, even marked clean after a failed fdatasync that nobody
+// remembers; it is written again, so that what follows it stands on the disk.
+// A torn batch after it is overwritten with zeros.
+func (r *recovery) reopen() error {
+	l, w := r.links[len(r.links)-1], r.log.writer
+	wrap := func(err error) error { return fmt.Errorf("repair the end of audit log %s: %w", l.name(), err) }
+	f, err := r.log.cfg.FileSystem.OpenFile(filepath.Join(r.log.cfg.Dir, l.name()), os.O_RDWR, 0)
+	if err != nil {
+		return wrap(err)
+	}
+	w.file = f // closed by Log.close from here on
+	tail := make([]byte, r.end-r.lastBatch)
+	if _, err := f.ReadAt(tail, r.lastBatch); err != nil && len(tail) > 0 {
+		return wrap(err)
+	}
+	if len(tail) > 0 {
+		if _, err := f.WriteAt(tail, r.lastBatch); err != nil {
+			return wrap(err)
+		}
+	}
+	reader := newSegmentReader(f, r.end, -1)
+	dirty, err := reader.lastNonZero()
+	if err != nil {
+		return wrap(err)
+	}
+	for off := r.end; off < dirty; off += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), dirty-off)], off); err != nil {
+			return wrap(err)
+		}
+	}
+	if dirty > r.end {
+		r.log.cfg.Logger.Warn("audit log ended in a torn batch that was never acknowledged, cut", "file", l.name(), "offset", r.end, "bytes", dirty-r.end)
+	}
+	if err := f.Datasync(); err != nil {
+		return wrap(err)
+	}
+	if err := r.log.cfg.FileSystem.SyncDir(r.log.cfg.Dir); err != nil {
+		return wrap(err)
+	}
+	id, err := f.Identify()
+	if err != nil {
+		return wrap(err)
+	}
+	indexes, err := listSegments(r.log.cfg.FileSystem, r.log.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	w.header, w.off, w.size = l.header, r.end, id.Size
+	w.index = indexes[len(indexes)-1]
+	w.next = r.replay.tree.size
+	w.tip.tree, w.tip.sealed = r.replay.tree, l.header.prev
+	return nil
+}
+
+// findUnended reads the decisions that are open.
+func (r *recovery) findUnended() error {
+	bySegment := map[uint64][]uint64{}
+	for seq, at := range r.replay.open {
+		bySegment[at.segment] = append(bySegment[at.segment], seq)
+	}
+	for segment, seqs := range bySegment {
+		if err := r.readOpen(segment, seqs); err != nil {
+			return fmt.Errorf("read the open decisions of audit log %s: %w", segmentName(segment), err)
+		}
+	}
+	slices.SortFunc(r.log.unended, func(a, b Open) int { return cmp.Compare(a.DecidedSeq, b.DecidedSeq) })
+	return nil
+}
+
+func (r *recovery) readOpen(segment uint64, seqs []uint64) error {
+	f, err := r.log.cfg.FileSystem.OpenFile(filepath.Join(r.log.cfg.Dir, segmentName(segment)), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	reader := newSegmentReader(f, 0, -1)
+	slices.Sort(seqs)
+	for _, seq := range seqs {
+		reader.off = r.replay.open[seq].offset
+		b, err := reader.next()
+		if err != nil {
+			return err
+		}
+		i := seq - b.first
+		if seq < b.first || i >= uint64(len(b.frames)) {
+			return fmt.Errorf("record %d moved while it was read", seq)
+		}
+		rec, err := recordOf(b.frames[i])
+		if err != nil {
+			return err
+		}
+		o := opened{subject: openOf(rec)}
+		if rec.Decided != nil {
+			o.reserve = min(reserveFor(rec.Decided.Decision.Grant), r.log.cfg.maxReserveBytes())
+		}
+		r.log.unended = append(r.log.unended, o.subject)
+		r.log.writer.open[seq] = o
+		r.log.writer.reserved += o.reserve
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/execgate/execgate/execution"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// maxVoid bounds how many numbers one gap may void, so that a forged gap cannot
+// keep a verifier busy. One failed write voids one batch, and each attempt to
+// write the gap one more.
+const maxVoid = 1 << 24
+
+// place is where a record stands.
+type place struct {
+	segment uint64 // index
+	offset  int64  // of its batch
+}
+
+// replay follows the log's records in order and keeps what they add up to.
+type replay struct {
+	tree tree
+	// unhashed replays only count: the tree's size is right, its hashes are not.
+	unhashed bool
+	// open are the decisions that allowed and have no end yet.
+	open map[uint64]place
+
+	records, decided, ended, gaps, voids uint64
+	// again counts ends of decisions that are not open: ended twice, or unknown.
+	again uint64
+
+	// expect are the roots that checkpoints state, by size and ascending;
+	// reached is called at each, and passed for those that the replay skipped.
+	expect  []signedTree
+	reached func(signedTree, tlog.Hash)
+	passed  func(signedTree)
+}
+
+// add follows one batch. A *damage says that it does not follow on what came
+// before; what add did to the replay before it noticed is undefined.
+func (p *replay) add(segment uint64, b *batch) error {
+	bad := func(format string, args ...any) error {
+		return &damage{b.offset, fmt.Errorf(format, args...)}
+	}
+	if b.durable != p.tree.size {
+		return bad("the batch says %d numbers came before it, but %d did", b.durable, p.tree.size)
+	}
+	if b.next() > maxSeq {
+		return bad("record %d is out of bounds", b.first)
+	}
+	isGap := b.frames[0].typ == frameGap
+	if isGap {
+		gap, err := parseGap(b.frames[0])
+		if err != nil {
+			return bad("%w", err)
+		}
+		if gap.FirstVoid != p.tree.size || gap.LastVoid+1 != b.first || b.first <= p.tree.size || b.first-p.tree.size > maxVoid {
+			return bad("a gap voids records %d to %d, between record %d and record %d", gap.FirstVoid, gap.LastVoid, p.tree.size, b.first)
+		}
+		p.gaps++
+		for p.tree.size < b.first {
+			if p.unhashed {
+				p.tree.size++
+			} else {
+				p.tree.addVoid()
+			}
+			p.voids++
+			p.check()
+		}
+	} else if b.first != p.tree.size {
+		return bad("record %d stands where record %d should", b.first, p.tree.size)
+	}
+	for i, f := range b.frames {
+		switch f.typ {
+		case frameGap:
+			if i > 0 {
+				return bad("record %d is a gap inside a batch", f.seq)
+			}
+		case frameOpen:
+			p.decided++
+			p.open[f.seq] = place{segment, b.offset}
+		case frameClose:
+			p.ended++
+			if _, ok := p.open[f.ref()]; ok {
+				delete(p.open, f.ref())
+			} else {
+				p.again++
+			}
+		}
+		p.records++
+		if p.unhashed {
+			p.tree.size++
+		} else {
+			p.tree.add(hashFrame(f))
+		}
+		p.check()
+	}
+	return nil
+}
+
+// check compares the tree with the checkpoint of its size, if there is one.
+func (p *replay) check() {
+	for len(p.expect) > 0 && p.expect[0].size <= p.tree.size {
+		if p.expect[0].size == p.tree.size {
+			p.reached(p.expect[0], p.tree.root())
+		} else if p.passed != nil {
+			p.passed(p.expect[0])
+		}
+		p.expect = p.expect[1:]
+	}
+}
+
+// parseGap returns the body of a gap record.
+func parseGap(f frame) (execution.Gap, error) {
+	var rec execution.Record
+	if err := json.Unmarshal(f.payload(), &rec); err != nil {
+		return execution.Gap{}, fmt.Errorf("the gap record is not JSON: %w", err)
+	}
+	if rec.Gap == nil {
+		return execution.Gap{}, errors.New("the gap record has no body")
+	}
+	return *rec.Gap, nil
+}

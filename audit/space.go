@@ -1,0 +1,109 @@
+package audit
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// retryAllocation is how long after a refused allocation the next is tried.
+const retryAllocation = 250 * time.Millisecond
+
+// space keeps one segment's worth of disk allocated ahead, so that rotation
+// does not wait for it, a failed segment can be replaced on a full disk, and
+// running work can be ended there.
+type space struct {
+	fsys FileSystem
+	dir  string
+	size int64
+
+	ready atomic.Bool // a spare is there
+
+	mu     sync.Mutex
+	made   int // spares so far: each has a name of its own, because the one before may not have been renamed yet
+	spare  File
+	path   string // of spare
+	err    error  // of the last attempt
+	failed time.Time
+}
+
+// ensure makes the spare if there is none.
+func (s *space) ensure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare != nil {
+		return nil
+	}
+	if s.err != nil && time.Since(s.failed) < retryAllocation {
+		return s.err
+	}
+	s.spare, s.err = s.allocate()
+	if s.err != nil {
+		s.failed = time.Now()
+		return s.err
+	}
+	s.ready.Store(true)
+	return nil
+}
+
+func (s *space) allocate() (File, error) {
+	s.made++
+	s.path = filepath.Join(s.dir, strconv.Itoa(s.made)+spareSuffix)
+	f, err := s.fsys.OpenFile(s.path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make space for a segment: %w", err)
+	}
+	if err := f.Allocate(s.size); err != nil {
+		f.Close()
+		_ = s.fsys.Remove(s.path) // else the next New does
+		return nil, fmt.Errorf("make space for a segment: %w", err)
+	}
+	return f, nil
+}
+
+// take hands over the spare and its path, making it first if need be.
+func (s *space) take() (File, string, error) {
+	if err := s.ensure(); err != nil {
+		return nil, "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.spare
+	s.spare = nil
+	s.ready.Store(false)
+	return f, s.path, nil
+}
+
+// sweep removes spares that a process left behind when it died.
+func (s *space) sweep() error {
+	names, err := s.fsys.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("list the log's folder: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, spareSuffix) {
+			if err := s.fsys.Remove(filepath.Join(s.dir, name)); err != nil {
+				return fmt.Errorf("remove a spare segment: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// close gives the spare's space back.
+func (s *space) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare == nil {
+		return
+	}
+	s.spare.Close()
+	_ = s.fsys.Remove(s.path) // else the next New does
+	s.spare = nil
+	s.ready.Store(false)
+}

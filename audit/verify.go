@@ -1,0 +1,224 @@
+package audit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Verify checks the log in dir, which may be a copy, with nothing but its public
+// key: verifier is the text of KeyDir/audit.pub. Memory does not grow with the
+// log. The error says that the files could not be read or that verifier is not
+// a key; everything that is wrong with the log is in the Report.
+func Verify(dir, verifier string) (Report, error) {
+	key, err := note.NewVerifier(strings.TrimSpace(verifier))
+	if err != nil {
+		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
+	}
+	logID, err := parseOrigin(key.Name())
+	if err != nil {
+		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
+	}
+	v := &verification{dir: dir, key: key, logID: logID, report: Report{
+		Origin:       key.Name(),
+		Integrity:    Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
+		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
+	}}
+	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed}
+	if err := v.checkpoints(); err != nil {
+		return Report{}, err
+	}
+	if err := v.segments(); err != nil {
+		return Report{}, err
+	}
+	v.conclude()
+	return v.report, nil
+}
+
+// verification is one run of Verify.
+type verification struct {
+	dir    string
+	key    note.Verifier
+	logID  [logIDBytes]byte
+	replay replay
+	report Report
+	// broken is set after damage: what follows is held against the tree that the
+	// next segment's header states.
+	broken bool
+}
+
+// checkpoints reads all checkpoints.
+func (v *verification) checkpoints() error {
+	names, err := osFileSystem{}.ReadDir(v.dir)
+	if err != nil {
+		return fmt.Errorf("list the log's folder: %w", err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if name != checkpointName && !strings.HasSuffix(name, checkpointSuffix) {
+			continue
+		}
+		stated, err := readCheckpoint(osFileSystem{}, v.key, v.dir, name)
+		if bad := (*damage)(nil); errors.As(err, &bad) {
+			v.report.Integrity.find(name, bad.offset, "%v", bad.err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the checkpoint %s: %w", name, err)
+		}
+		v.report.Covered = max(v.report.Covered, stated.size)
+		v.replay.expect = append(v.replay.expect, stated)
+	}
+	if !slices.Contains(names, checkpointName) {
+		v.report.Integrity.find(checkpointName, 0, "there is no checkpoint: nothing vouches for the latest records")
+	}
+	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
+	return nil
+}
+
+func (v *verification) reached(stated signedTree, root tlog.Hash) {
+	if stated.root != root {
+		v.report.Integrity.find(stated.file, 0, "the first %d records have the root %s, the checkpoint states %s", stated.size, root, stated.root)
+	}
+}
+
+func (v *verification) passed(stated signedTree) {
+	v.report.Integrity.note(stated.file, 0, "the checkpoint of %d records could not be compared, records before it are missing", stated.size)
+}
+
+// segments follows every segment.
+func (v *verification) segments() error {
+	links, err := chain(osFileSystem{}, v.dir)
+	if err != nil {
+		return err
+	}
+	v.replay.check()
+	for i, l := range links {
+		if l.fault != nil {
+			v.report.Integrity.find(l.name(), 0, "%v", errors.Unwrap(l.fault))
+			v.broken = true
+			continue
+		}
+		v.join(l, i == 0)
+		if err := v.segment(l); err != nil {
+			return fmt.Errorf("verify %s: %w", l.name(), err)
+		}
+	}
+	if len(links) == 0 {
+		v.report.Completeness.find(segmentName(1), 0, "there is no segment")
+	}
+	return nil
+}
+
+// join checks that a segment continues what came before it.
+func (v *verification) join(l link, first bool) {
+	if l.header.logID != v.logID {
+		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
+	}
+	t := &l.header.tree
+	if l.orphan {
+		if l.header.prev == 0 {
+			v.report.Integrity.find(l.name(), 0, "the segment says that it is the first, but there are others before it")
+		} else {
+			lost := "records before it"
+			if t.size > v.replay.tree.size {
+				lost = fmt.Sprintf("records %d to %d", v.replay.tree.size, t.size-1)
+			}
+			v.report.Completeness.find(segmentName(l.header.prev), 0, "the segment is missing, and with it %s", lost)
+		}
+		v.broken = true
+	}
+	if v.broken {
+		// Whether the header tells the truth shows at the next checkpoint.
+		v.broken = false
+		v.replay.tree = *t
+		v.replay.check()
+	} else if !v.replay.tree.equal(t) {
+		v.report.Integrity.find(l.name(), 0, "the segment continues a log of %d records with the root %s, not the %d records before it", t.size, t.root(), v.replay.tree.size)
+	}
+}
+
+// segment follows the records of one segment.
+func (v *verification) segment(l link) error {
+	f, err := osFileSystem{}.OpenFile(filepath.Join(v.dir, l.name()), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	v.report.Segments++
+	reader := newSegmentReader(f, l.start, l.limit)
+	defer func() { v.report.Bytes += reader.off }()
+	for {
+		gaps, from := v.replay.gaps, v.replay.tree.size
+		b, err := reader.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = v.replay.add(l.index, b)
+		}
+		bad := (*damage)(nil)
+		if errors.As(err, &bad) {
+			return v.damaged(l, reader, bad, b == nil)
+		}
+		if err != nil {
+			return err
+		}
+		if v.replay.gaps > gaps {
+			v.report.Completeness.note(l.name(), b.offset, "a write failed: records %d to %d are void, and were never acknowledged", from, b.first-1)
+		}
+	}
+}
+
+// damaged reports damage in a segment. torn is set where the frames themselves
+// are bad: at the end of the log that is what a crash leaves behind.
+func (v *verification) damaged(l link, reader *segmentReader, bad *damage, torn bool) error {
+	v.broken = true
+	if torn && l.limit < 0 {
+		later, err := reader.laterBatch()
+		if err != nil {
+			return err
+		}
+		if later < 0 {
+			v.report.Completeness.note(l.name(), bad.offset, "the segment ends in a torn batch: %v", bad.err)
+			return nil
+		}
+	}
+	v.report.Integrity.find(l.name(), bad.offset, "%v", bad.err)
+	return nil
+}
+
+// conclude draws what follows from all records together.
+func (v *verification) conclude() {
+	r, p := &v.report, &v.replay
+	r.Records, r.Decided, r.Ended, r.Gaps, r.Voids = p.records, p.decided, p.ended, p.gaps, p.voids
+	r.TreeSize, r.Root = p.tree.size, p.tree.root().String()
+	for _, stated := range p.expect {
+		r.Integrity.find(stated.file, 0, "the checkpoint covers %d records, only %d could be followed", stated.size, p.tree.size)
+	}
+	if p.tree.size < r.Covered {
+		r.Completeness.find(checkpointName, 0, "records %d to %d are missing or could not be followed", p.tree.size, r.Covered-1)
+	}
+	if p.tree.size > r.Covered {
+		r.Completeness.find(checkpointName, 0, "records %d to %d come after the latest checkpoint, so no signature covers them", r.Covered, p.tree.size-1)
+	}
+	open := make([]uint64, 0, len(p.open))
+	for seq := range p.open {
+		open = append(open, seq)
+	}
+	slices.Sort(open)
+	for _, seq := range open {
+		r.Completeness.find(segmentName(p.open[seq].segment), p.open[seq].offset, "record %d allowed an execution, and there is no end of it", seq)
+	}
+	if p.again > 0 {
+		r.Completeness.note("", 0, "%d ends belong to no open decision: ended twice, or the decision is missing", p.again)
+	}
+}

@@ -1,0 +1,174 @@
+//go:build linux
+
+// Package agent is the program that is process 1 inside every sandbox. It
+// speaks with the gateway over its standard input and output, starts one
+// program, carries the program's streams, and reports how it ended.
+//
+// In the profile "sealed" it has no capability and shares its user with the
+// program, which is hostile: the agent makes itself unreadable, ignores every
+// signal that can be ignored, and keeps no secret. Where the program still
+// brings it down, the gateway decides the outcome from outside.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/execgate/execgate/executor/wire"
+)
+
+// Frames that the gateway may send. The gateway is trusted, so these bounds
+// only keep a fault from exhausting memory.
+var fromGateway = map[wire.FrameType]int{
+	wire.FrameFile:   64 << 20,
+	wire.FrameStart:  64 << 20,
+	wire.FrameSignal: 1,
+}
+
+// Main runs the agent and returns its exit code. With "exec" as its first
+// argument it is the short-lived program that becomes the user's program.
+func Main(args []string) int {
+	if len(args) > 1 && args[1] == "exec" {
+		return becomeProgram(args[2:])
+	}
+	if err := protect(); err != nil {
+		fmt.Fprintln(os.Stderr, "execgate-agent:", err)
+		return 1
+	}
+	// The agent shares the sandbox's CPU with the program; more threads would
+	// only take processes away from it.
+	runtime.GOMAXPROCS(2)
+	stdio, err := openStdio()
+	if err == nil {
+		err = serve(stdio)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "execgate-agent:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve speaks with the gateway until the gateway ends the session.
+func serve(conn io.ReadWriteCloser) error {
+	session, err := wire.Serve(conn)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+
+	kind, control, err := session.Accept()
+	if err != nil {
+		return err
+	}
+	if kind != wire.KindControl {
+		return fmt.Errorf("the first stream is of kind %d, not control", kind)
+	}
+	hello := wire.Hello{Version: wire.Version, Arch: runtime.GOARCH, Report: report()}
+	if err := wire.WriteJSON(control, wire.FrameHello, hello); err != nil {
+		return err
+	}
+	streams, err := acceptStreams(session)
+	if err != nil {
+		return ended(err)
+	}
+	return ended(converse(control, streams))
+}
+
+// ended turns the end of the session, which is the gateway's to bring about,
+// into no error.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// streams are those of one program.
+type streams struct{ stdin, stdout, stderr net.Conn }
+
+func acceptStreams(session *wire.Session) (streams, error) {
+	var s streams
+	for s.stdin == nil || s.stdout == nil || s.stderr == nil {
+		kind, stream, err := session.Accept()
+		if err != nil {
+			return s, err
+		}
+		switch kind {
+		case wire.KindStdin:
+			s.stdin = stream
+		case wire.KindStdout:
+			s.stdout = stream
+		case wire.KindStderr:
+			s.stderr = stream
+		default:
+			return s, fmt.Errorf("stream of unexpected kind %d", kind)
+		}
+	}
+	return s, nil
+}
+
+// converse takes files and a program from the control stream, runs it, and
+// reports its end.
+func converse(control net.Conn, s streams) error {
+	frames := wire.NewReader(control, fromGateway)
+	start, err := prepare(frames)
+	if err != nil {
+		return err
+	}
+	program, err := launch(start, s)
+	if err != nil {
+		return err
+	}
+	if err := wire.Write(control, wire.FrameStarted, nil); err != nil {
+		return err
+	}
+	go forwardSignals(frames, program)
+	exited := program.wait()
+	if err := collect(control, start, &exited); err != nil {
+		return err
+	}
+	if err := wire.WriteJSON(control, wire.FrameExited, exited); err != nil {
+		return err
+	}
+	// The gateway removes the sandbox. Until then this process must not end,
+	// or its last words could be lost with the stream.
+	select {}
+}
+
+// prepare lays the files and returns the program.
+func prepare(frames *wire.Reader) (wire.Start, error) {
+	var start wire.Start
+	for {
+		frame, err := frames.Next()
+		if err != nil {
+			return start, err
+		}
+		switch frame.Type {
+		case wire.FrameFile:
+			if err := layFile(frame); err != nil {
+				return start, err
+			}
+		case wire.FrameStart:
+			return start, frame.Decode(&start)
+		default:
+			return start, fmt.Errorf("frame %d before start", frame.Type)
+		}
+	}
+}
+
+// forwardSignals delivers the gateway's signals until the session ends, and
+// then ends the sandbox: without a gateway nobody is left to take a result.
+func forwardSignals(frames *wire.Reader, p *program) {
+	for {
+		frame, err := frames.Next()
+		if err != nil || frame.Type != wire.FrameSignal || len(frame.Payload) != 1 {
+			os.Exit(1)
+		}
+		p.signal(int(frame.Payload[0]))
+	}
+}

@@ -1,0 +1,84 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Config is what an Executor needs to know. Fields without a stated default are
+// required.
+type Config struct {
+	// Gateway is the id of the gateway that owns the sandboxes: every container
+	// carries it, and the reaper touches no other gateway's before its deadline.
+	Gateway string
+	// Host is the engine's address, such as unix:///var/run/docker.sock. Empty
+	// means what DOCKER_HOST and its companions say, and then the default socket.
+	Host string
+	// Agent is the path of the agent binary for the engine's architecture.
+	Agent string
+	// Images are those that may be named.
+	Images []Image
+	// UIDs are the users that sandboxes are given, one each. Two gateways on one
+	// engine may share a range. Zero: 210000, 1024 of them.
+	UIDs UIDRange
+	// StopGrace is how long a program has between the stop signal and the kill.
+	// Zero: 500 ms.
+	StopGrace time.Duration
+	// StartTimeout bounds creating and starting a sandbox. Zero: 30 s.
+	StartTimeout time.Duration
+	Logger       *slog.Logger
+}
+
+// Image is an image by the name policy grants.
+type Image struct {
+	Name      string
+	Reference string // what the engine knows it by
+	// Languages are those whose driver the image holds, with the driver's
+	// command.
+	Languages map[string][]string
+}
+
+// UIDRange is a range of user ids, which are also used as group ids.
+type UIDRange struct{ First, Count int }
+
+// Defaults of Config.
+const (
+	defaultFirstUID     = 210_000
+	defaultUIDCount     = 1024
+	defaultStopGrace    = 500 * time.Millisecond
+	defaultStartTimeout = 30 * time.Second
+)
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.Gateway == "" {
+		errs = append(errs, errors.New("the gateway's id is missing"))
+	}
+	if c.Agent == "" {
+		errs = append(errs, errors.New("the path of the agent is missing"))
+	}
+	if len(c.Images) == 0 {
+		errs = append(errs, errors.New("there are no images"))
+	}
+	if c.Logger == nil {
+		errs = append(errs, errors.New("the logger is missing"))
+	}
+	if c.UIDs == (UIDRange{}) {
+		c.UIDs = UIDRange{defaultFirstUID, defaultUIDCount}
+	}
+	if c.UIDs.First < 1000 || c.UIDs.Count < 1 {
+		errs = append(errs, fmt.Errorf("the users %d to %d are not for sandboxes: the first must be 1000 or more", c.UIDs.First, c.UIDs.First+c.UIDs.Count-1))
+	}
+	if c.StopGrace == 0 {
+		c.StopGrace = defaultStopGrace
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("executor: %w", err)
+	}
+	return c, nil
+}

@@ -1,0 +1,104 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor/wire"
+)
+
+// conversation is one program in one sandbox, seen from the gateway.
+type conversation struct {
+	e      *Executor
+	sb     *sandbox
+	job    execution.Job
+	output *output
+
+	phase     phase
+	ending    ending
+	value     []byte
+	artifacts []execution.Artifact
+}
+
+// converse sends the job, keeps its deadlines, and turns what comes back into
+// a Result.
+func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
+	c := &conversation{e: e, sb: sb, job: job, output: newOutput(job.Grant.Limits.OutputKiB << 10)}
+	defer sb.session.Close()
+
+	// What is written to the sandbox may wait for a hostile reader, so writing
+	// is never waited for: only frames, clocks and the caller are. A side that
+	// fails ends the session, which the other notices.
+	inbox := newInbox(job.Grant.Limits)
+	defer inbox.close()
+	go func() {
+		if err := inbox.read(sb.control); err != nil {
+			sb.session.Close()
+		}
+	}()
+	go func() {
+		if err := c.send(image); err != nil {
+			sb.session.Close()
+		}
+	}()
+	if err := c.follow(ctx, inbox); err != nil {
+		return cancelledOr(ctx, err)
+	}
+	return c.result(), nil
+}
+
+// send opens the program's streams and sends its files, the program, and its
+// standard input.
+func (c *conversation) send(image imageState) error {
+	stdin, err := c.sb.session.Open(wire.KindStdin)
+	if err != nil {
+		return err
+	}
+	for kind, stream := range map[wire.Kind]*stream{wire.KindStdout: &c.output.stdout, wire.KindStderr: &c.output.stderr} {
+		conn, err := c.sb.session.Open(kind)
+		if err != nil {
+			return err
+		}
+		go c.output.copy(stream, conn)
+	}
+	for _, file := range c.job.Files {
+		if err := wire.WriteFile(c.sb.control, wire.FrameFile, file.Path, int64(len(file.Content)), bytes.NewReader(file.Content)); err != nil {
+			return err
+		}
+	}
+	if err := wire.WriteJSON(c.sb.control, wire.FrameStart, program(c.job, image)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(stdin, c.job.Stdin); err != nil {
+		return nil // a program need not read its input
+	}
+	stdin.Close()
+	return nil
+}
+
+// program is the job in the agent's words.
+func program(job execution.Job, image imageState) wire.Start {
+	env := map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME": wire.Workspace, "LANG": "C.UTF-8", "TMPDIR": "/tmp", "USER": "sandbox",
+		"EXECGATE_EXECUTION": job.ID, "EXECGATE_RESULT": wire.ResultPath,
+	}
+	maps.Copy(env, job.Env)
+	l := job.Grant.Limits
+	start := wire.Start{
+		Argv: job.Command, PIDs: l.PIDs,
+		ResultBytes: l.ResultKiB << 10, FilesBytes: l.FilesMiB << 20, FilesCount: l.FilesCount,
+	}
+	if job.Language != "" {
+		start.Argv = image.Languages[job.Language]
+		start.Driver = &wire.Driver{Code: job.Code, Input: job.Input, Env: job.Env, Result: wire.ResultPath}
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		start.Env = append(start.Env, name+"="+env[name])
+	}
+	return start
+}

@@ -1,0 +1,151 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Executor runs jobs in sandboxes of one engine.
+type Executor struct {
+	cfg     Config
+	engines *engines
+	uids    uids
+	running running
+	pending sync.WaitGroup // cleanup in the background
+}
+
+// New validates cfg and starts nothing. The engine need not answer yet.
+func New(cfg Config) (*Executor, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	engines, err := newEngines(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e := &Executor{cfg: cfg, engines: engines, uids: uids{UIDRange: cfg.UIDs}}
+	e.uids.n.Store(rand.Uint32()) // two gateways seldom meet on a user
+	return e, nil
+}
+
+// Run reaps what an earlier life of this gateway left, and then what anyone
+// left past its deadline, until ctx ends. It returns when every sandbox that
+// Execute used has been removed; Execute must not be called after ctx ends.
+func (e *Executor) Run(ctx context.Context) error {
+	e.reapUntil(ctx)
+	e.pending.Wait()
+	return nil
+}
+
+// Ready reports whether a job could be run now.
+func (e *Executor) Ready(ctx context.Context) error {
+	engine, err := e.engines.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.engines.ping(ctx); err != nil {
+		e.engines.forget()
+		return unavailable(err)
+	}
+	if len(engine.images) < len(e.cfg.Images) {
+		return fmt.Errorf("the engine has %d of %d images", len(engine.images), len(e.cfg.Images))
+	}
+	return nil
+}
+
+// Execute runs one job in one sandbox. Whatever the program does is a Result;
+// an error means that the engine or the gateway failed, and that the program's
+// effects, if it was started, are unknown. When ctx ends the sandbox is killed
+// and the outcome is cancelled.
+func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Result, error) {
+	engine, err := e.engines.get(ctx)
+	if err != nil {
+		return cancelledOr(ctx, err)
+	}
+	image, ok := engine.byDigest(job.Grant.Image)
+	if !ok {
+		return execution.Result{}, fmt.Errorf("the granted image %s is not one that is configured", job.Grant.Image)
+	}
+	e.running.add(job.ID)
+	defer e.running.remove(job.ID)
+
+	sb, err := e.open(ctx, engine, spec{
+		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
+		Image: image.facts, Engine: engine.facts,
+	})
+	if err != nil {
+		if execution.KindOf(err) == execution.KindUnavailable {
+			e.engines.forget() // it may have been replaced, or its images rebuilt
+		}
+		return cancelledOr(ctx, err)
+	}
+	defer e.discard(sb)
+	return e.converse(ctx, sb, job, image)
+}
+
+// deadline is when anyone may take the container for abandoned.
+func (e *Executor) deadline(job execution.Job) time.Time {
+	return time.Now().Add(e.cfg.StartTimeout + milliseconds(job.Grant.Limits.TimeoutMS) + e.cfg.StopGrace + 2*cleanupTimeout)
+}
+
+func cancelledOr(ctx context.Context, err error) (execution.Result, error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return execution.Result{Outcome: execution.OutcomeCancelled}, nil
+	}
+	return execution.Result{}, err
+}
+
+// later runs cleanup in the background with a context of its own.
+func (e *Executor) later(cleanup func(context.Context)) {
+	e.pending.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		cleanup(ctx)
+	})
+}
+
+// uids hands out users in turn, so that one is not used again soon.
+type uids struct {
+	UIDRange
+	n atomic.Uint32
+}
+
+func (u *uids) next() int { return u.First + int(u.n.Add(1)%uint32(u.Count)) }
+
+// running are the executions that hold a container.
+type running struct {
+	mu  sync.Mutex
+	ids map[string]struct{}
+}
+
+func (r *running) add(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ids == nil {
+		r.ids = map[string]struct{}{}
+	}
+	r.ids[id] = struct{}{}
+}
+
+func (r *running) remove(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.ids, id)
+}
+
+func (r *running) has(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.ids[id]
+	return ok
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -1,0 +1,82 @@
+package executor_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor"
+)
+
+// agentBinary is built once for all tests.
+var agentBinary = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "execgate-agent-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(folder, "execgate-agent")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/execgate/execgate/cmd/execgate-agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the agent: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+const reference = "execgate/sandbox:latest"
+
+// newExecutor returns an executor on the machine's engine under a gateway id of
+// its own, running until the test ends, when none of its containers may be left.
+func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Executor {
+	t.Helper()
+	agent, err := agentBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := executor.Config{
+		Gateway: execution.NewID("test_", time.Now()), Agent: agent,
+		Images: []executor.Image{{Name: "python", Reference: reference, Languages: map[string][]string{
+			"python": {"/usr/bin/python3", "-I", "/opt/execgate/drivers/python.py"},
+		}}},
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	e, err := executor.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	needEngine(t, e)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if left := containers(t, "label=execgate.gateway="+cfg.Gateway); len(left) > 0 {
+			t.Errorf("containers are left: %v", left)
+		}
+	})
+	return e
+}
+
+// needEngine skips loudly where there is no engine, and fails under CI.
+func needEngine(t testing.TB, e *executor.Executor) {
+	t.Helper()
+	if err := e.Ready(context.Background()); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no Docker engine with the sandbox image, and this is CI: %v", err)
+		}
+		t.Skipf("NOT TESTED: no Docker engine with the sandbox image (run `make setup`): %v", err)
+	}
+}

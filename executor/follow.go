@@ -1,0 +1,162 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"mime"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor/wire"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lastWords is how long an agent that was told to kill its program has to
+	// report its counters before the engine kills the sandbox.
+	lastWords = 150 * time.Millisecond
+	// drainTimeout bounds reading what a dead sandbox left in the stream, and
+	// waiting for an engine that does not kill.
+	drainTimeout = 2 * time.Second
+)
+
+// phase is how far a program has come. Each has a clock, and none waits for the
+// agent past it.
+type phase int
+
+const (
+	starting phase = iota // until the agent says that the program runs
+	going                 // until the program's timeout
+	stopping              // was asked to stop, until the grace is over
+	dying                 // was killed through the agent, until its last words are due
+	dead                  // was killed through the engine, until the stream is drained
+)
+
+// follow keeps the clocks until the program has ended or its sandbox is lost.
+// An error means that the program did not start, or that the engine is gone.
+func (c *conversation) follow(ctx context.Context, in *inbox) error {
+	clock := time.NewTimer(c.e.cfg.StartTimeout)
+	defer clock.Stop()
+	defer c.output.wait(drainTimeout)
+	cancelled, exceeded := ctx.Done(), c.output.exceeded
+	for {
+		select {
+		case frame := <-in.frames:
+			if frame.Type == wire.FrameStarted {
+				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
+				c.ending.began = time.Now()
+			}
+			if ended := c.take(frame); ended {
+				return nil
+			}
+		case err := <-in.lost:
+			return c.explain(ctx, err)
+		case <-cancelled:
+			cancelled = nil
+			c.ending.cancelled = true
+			c.kill(clock)
+		case <-exceeded:
+			exceeded = nil
+			c.ending.outputExceeded = true
+			c.signal(unix.SIGKILL)
+			c.enter(dying, clock, lastWords)
+		case <-clock.C:
+			if c.phase == starting {
+				return unavailable(fmt.Errorf("the program did not start within %s", c.e.cfg.StartTimeout))
+			}
+			c.tick(clock)
+		}
+	}
+}
+
+// enter goes to the next phase, never back.
+func (c *conversation) enter(next phase, clock *time.Timer, length time.Duration) {
+	if next > c.phase {
+		c.phase = next
+		clock.Reset(length)
+	}
+}
+
+// tick does what is due when a phase's clock has run out.
+func (c *conversation) tick(clock *time.Timer) {
+	switch c.phase {
+	case going:
+		c.ending.timedOut = true
+		c.signal(unix.SIGTERM)
+		c.enter(stopping, clock, c.e.cfg.StopGrace)
+	case stopping:
+		c.signal(unix.SIGKILL)
+		c.enter(dying, clock, lastWords)
+	case dying:
+		c.kill(clock)
+	case dead:
+		c.sb.session.Close()
+	}
+}
+
+// signal asks the agent to signal the program. It may never arrive; kill is
+// what is relied on.
+func (c *conversation) signal(n unix.Signal) {
+	go wire.Write(c.sb.control, wire.FrameSignal, []byte{byte(n)})
+}
+
+// kill ends the sandbox through the engine. The stream then ends by itself.
+func (c *conversation) kill(clock *time.Timer) {
+	c.enter(dead, clock, drainTimeout)
+	c.e.later(func(ctx context.Context) {
+		c.sb.cli.ContainerKill(ctx, c.sb.id, "SIGKILL") // discard removes what this cannot end
+	})
+}
+
+// take keeps what a frame brings and reports whether it was the last.
+func (c *conversation) take(frame wire.Frame) (ended bool) {
+	switch frame.Type {
+	case wire.FrameResult:
+		c.value = frame.Payload
+	case wire.FrameArtifact:
+		c.keep(frame)
+	case wire.FrameExited:
+		var exited wire.Exited
+		if frame.Decode(&exited) == nil {
+			c.ending.exited = &exited
+		}
+		return true
+	}
+	return false
+}
+
+// keep remembers an artifact. Its path comes from a hostile folder, so one that
+// is not plainly relative is dropped.
+func (c *conversation) keep(frame wire.Frame) {
+	name, content, err := frame.File()
+	if err != nil || !filepath.IsLocal(name) || name != path.Clean(name) {
+		return
+	}
+	mediaType := mime.TypeByExtension(path.Ext(name))
+	if mediaType == "" {
+		mediaType = "application/octet-stream"
+	}
+	c.artifacts = append(c.artifacts, execution.Artifact{
+		Path: name, MediaType: mediaType, Size: int64(len(content)), Content: content,
+	})
+}
+
+// explain finds out why a sandbox went away. Past the gateway's own kill there
+// is nothing to find out.
+func (c *conversation) explain(ctx context.Context, lost error) error {
+	if c.phase >= dying {
+		return nil
+	}
+	found, err := c.sb.cli.ContainerInspect(ctx, c.sb.id)
+	if err != nil {
+		c.e.engines.forget()
+		return unavailable(fmt.Errorf("the sandbox was lost and the engine does not say why: %w", err))
+	}
+	c.ending.oomKilled = found.State.OOMKilled
+	if c.phase == starting && !c.ending.oomKilled {
+		return unavailable(fmt.Errorf("the sandbox was lost before the program started (the agent said %q): %w", c.sb.words, lost))
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+	"github.com/execgate/execgate/execution"
+)
+
+// imageState is an image that the engine has.
+type imageState struct {
+	Image
+	digest string // what policy grants
+	facts  imageFacts
+}
+
+// resolveImages asks the engine what the names of images stand for now. Images
+// that it does not have are left out: they cannot be granted.
+func resolveImages(ctx context.Context, cli *client.Client, list []Image) (map[string]imageState, error) {
+	images := map[string]imageState{}
+	for _, image := range list {
+		found, err := cli.ImageInspect(ctx, image.Reference)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inspect image %s: %w", image.Reference, err)
+		}
+		state := imageState{Image: image, digest: found.ID, facts: imageFacts{ID: found.ID}}
+		if len(found.RepoDigests) > 0 {
+			_, state.digest, _ = strings.Cut(found.RepoDigests[0], "@")
+		}
+		if c := found.Config; c != nil {
+			for _, variable := range c.Env {
+				name, _, _ := strings.Cut(variable, "=")
+				state.facts.Env = append(state.facts.Env, name)
+			}
+			state.facts.Volumes = slices.Sorted(maps.Keys(c.Volumes))
+			state.facts.Labels = slices.Sorted(maps.Keys(c.Labels))
+		}
+		images[image.Name] = state
+	}
+	return images, nil
+}
+
+// byDigest returns the image that a grant names.
+func (e *engine) byDigest(digest string) (imageState, bool) {
+	for _, image := range e.images {
+		if image.digest == digest {
+			return image, true
+		}
+	}
+	return imageState{}, false
+}
+
+// Digests returns what every known image stands for now, by name: what policy
+// sees as data.images.
+func (e *Executor) Digests(ctx context.Context) (map[string]string, error) {
+	engine, err := e.engines.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	digests := map[string]string{}
+	for name, image := range engine.images {
+		digests[name] = image.digest
+	}
+	return digests, nil
+}
+
+// Resolve returns the image that a request means: the one it names, or the
+// first that has a driver of its language. Its errors are of KindNotFound for a
+// name or language that is not known, and KindUnavailable where the engine
+// cannot be asked.
+func (e *Executor) Resolve(ctx context.Context, language, image string) (execution.Image, error) {
+	configured, err := e.choose(language, image)
+	if err != nil {
+		return execution.Image{}, err
+	}
+	engine, err := e.engines.get(ctx)
+	if err != nil {
+		return execution.Image{}, err
+	}
+	// An image that the engine does not have has no digest, and policy denies it.
+	return execution.Image{Name: configured.Name, Digest: engine.images[configured.Name].digest}, nil
+}
+
+func (e *Executor) choose(language, name string) (Image, error) {
+	for _, image := range e.cfg.Images {
+		_, speaks := image.Languages[language]
+		if name == image.Name && (language == "" || speaks) || name == "" && speaks {
+			return image, nil
+		}
+	}
+	var names, languages []string
+	for _, image := range e.cfg.Images {
+		names = append(names, image.Name)
+		languages = slices.AppendSeq(languages, maps.Keys(image.Languages))
+	}
+	slices.Sort(languages)
+	detail := fmt.Sprintf("There is no image %q that runs language %q.", name, language)
+	switch {
+	case name == "":
+		detail = fmt.Sprintf("There is no language %q.", language)
+	case language == "":
+		detail = fmt.Sprintf("There is no image %q.", name)
+	}
+	return Image{}, &execution.Error{
+		Kind: execution.KindNotFound,
+		Detail: fmt.Sprintf("%s Images are: %s. Languages are: %s.", detail,
+			strings.Join(names, ", "), strings.Join(slices.Compact(languages), ", ")),
+	}
+}

@@ -1,0 +1,55 @@
+package executor_test
+
+import (
+	"testing"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor"
+)
+
+// granted are limits that every program of these tests fits in.
+func granted() execution.Limits {
+	return execution.Limits{
+		TimeoutMS: 20_000, MemoryMiB: 128, CPUMillis: 1000, CPUShares: 256, PIDs: 50, NoFile: 256,
+		TmpMiB: 16, WorkspaceMiB: 16, ShmMiB: 8, OutputKiB: 1024, ResultKiB: 256, FilesMiB: 8, FilesCount: 16,
+	}
+}
+
+// run executes one job with the limits changed as asked.
+func run(t testing.TB, e *executor.Executor, job execution.Job, change ...func(*execution.Limits)) execution.Result {
+	t.Helper()
+	image, err := e.Resolve(t.Context(), "", "python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.ID = "ex_test_" + t.Name()
+	job.Grant.Image, job.Grant.Runtime = image.Digest, "runc"
+	job.Grant.Limits = granted()
+	for _, f := range change {
+		f(&job.Grant.Limits)
+	}
+	result, err := e.Execute(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func python(code string) execution.Job { return execution.Job{Language: "python", Code: code} }
+
+func command(argv ...string) execution.Job { return execution.Job{Command: argv} }
+
+func TestRunsPython(t *testing.T) {
+	e := newExecutor(t)
+	r := run(t, e, python("import sys\nprint('out')\nprint('err', file=sys.stderr)\nresult = {'sum': 2 + 2}\n"))
+	t.Logf("%+v", r)
+	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 {
+		t.Fatalf("outcome %s, stderr %s", r.Outcome, r.Stderr)
+	}
+}
+
+func TestRunsCommand(t *testing.T) {
+	e := newExecutor(t)
+	r := run(t, e, command("/bin/sh", "-c", "id; cat /proc/1/status | head -3; exit 3"))
+	t.Logf("%+v %s %s", r, r.Stdout, r.Stderr)
+}

@@ -1,0 +1,206 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+	"github.com/execgate/execgate/executor/wire"
+)
+
+// cleanupTimeout bounds what must happen though the caller is gone.
+const cleanupTimeout = 10 * time.Second
+
+// maxHello bounds the agent's first frame, in bytes.
+const maxHello = 256 << 10
+
+// sandbox is a container that is up, verified, and ready for one program.
+type sandbox struct {
+	cli     *client.Client
+	id      string
+	session *wire.Session
+	control net.Conn
+	words   *words // what the agent itself wrote to stderr
+}
+
+// maxNameTries bounds the search for a free user.
+const maxNameTries = 256
+
+// create makes a container under a user of its own. The container's name holds
+// the user's id, and names are unique on an engine, so no two sandboxes of any
+// gateway share a user.
+func (e *Executor) create(ctx context.Context, engine *engine, s spec) (string, spec, error) {
+	for range maxNameTries {
+		s.UID = e.uids.next()
+		built, err := s.build()
+		if err != nil {
+			return "", s, fmt.Errorf("grant cannot be carried out: %w", err)
+		}
+		name := fmt.Sprintf("execgate-%d", s.UID)
+		created, err := engine.cli.ContainerCreate(ctx, built.Config, built.Host, nil, nil, name)
+		if errdefs.IsConflict(err) {
+			continue
+		}
+		if err != nil {
+			// The engine may have created it all the same.
+			e.later(func(ctx context.Context) { removeOurs(ctx, engine.cli, name, s) })
+			return "", s, unavailable(fmt.Errorf("create sandbox: %w", err))
+		}
+		return created.ID, s, nil
+	}
+	return "", s, unavailable(fmt.Errorf("every one of %d users is taken by a sandbox", e.cfg.UIDs.Count))
+}
+
+// open creates, starts and verifies a sandbox. The caller must discard it.
+func (e *Executor) open(ctx context.Context, engine *engine, s spec) (*sandbox, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartTimeout)
+	defer cancel()
+	id, s, err := e.create(ctx, engine, s)
+	if err != nil {
+		return nil, err
+	}
+	sb := &sandbox{cli: engine.cli, id: id, words: &words{}}
+	if err := sb.start(ctx, s); err != nil {
+		e.discard(sb)
+		return nil, err
+	}
+	return sb, nil
+}
+
+func (sb *sandbox) start(ctx context.Context, s spec) error {
+	attached, err := sb.cli.ContainerAttach(ctx, sb.id, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return unavailable(fmt.Errorf("attach to sandbox: %w", err))
+	}
+	sb.session, err = wire.Dial(newAttachment(attached, sb.words))
+	if err != nil {
+		return unavailable(err)
+	}
+	// What is written now waits in the pipe until the agent reads.
+	sb.control, err = sb.session.Open(wire.KindControl)
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := sb.cli.ContainerStart(ctx, sb.id, container.StartOptions{}); err != nil {
+		return unavailable(fmt.Errorf("start sandbox: %w", err))
+	}
+	var inspected container.InspectResponse
+	inspection := make(chan error, 1)
+	go func() {
+		var err error
+		inspected, err = sb.cli.ContainerInspect(ctx, sb.id)
+		inspection <- err
+	}()
+	hello, helloErr := sb.hello(ctx)
+	if err := <-inspection; err != nil {
+		return unavailable(fmt.Errorf("inspect sandbox: %w", err))
+	}
+	if helloErr != nil {
+		return unavailable(fmt.Errorf("the agent did not come up (it said %q): %w", sb.words, helloErr))
+	}
+	return verify(s, inspected, hello)
+}
+
+// hello waits for the agent's first word.
+func (sb *sandbox) hello(ctx context.Context) (wire.Hello, error) {
+	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
+	defer stop()
+	var hello wire.Hello
+	frame, err := wire.NewReader(sb.control, map[wire.FrameType]int{wire.FrameHello: maxHello}).Next()
+	if err != nil {
+		return hello, errors.Join(err, ctx.Err())
+	}
+	return hello, frame.Decode(&hello)
+}
+
+// discard removes a sandbox in the background; Close waits for it.
+func (e *Executor) discard(sb *sandbox) {
+	if sb.session != nil {
+		sb.session.Close()
+	}
+	e.later(func(ctx context.Context) {
+		if err := removeContainer(ctx, sb.cli, sb.id); err != nil {
+			e.cfg.Logger.Error("sandbox is not removed, the reaper will try again", "container", sb.id, "error", err)
+		}
+	})
+}
+
+// removeContainer kills and removes a container with its anonymous volumes. It
+// is no error if it is gone already, or going.
+func removeContainer(ctx context.Context, cli *client.Client, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	err := cli.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err == nil || errdefs.IsNotFound(err) || strings.Contains(err.Error(), "is already in progress") {
+		return nil
+	}
+	return fmt.Errorf("remove container: %w", err)
+}
+
+// removeOurs removes the container called name if it belongs to this execution.
+func removeOurs(ctx context.Context, cli *client.Client, name string, s spec) {
+	found, err := cli.ContainerInspect(ctx, name)
+	if err == nil && found.Config.Labels[labelGateway] == s.Gateway && found.Config.Labels[labelExecution] == s.Execution {
+		removeContainer(ctx, cli, found.ID)
+	}
+}
+
+// attachment is the container's attached stream as one connection: standard
+// input one way, standard output the other.
+type attachment struct {
+	types.HijackedResponse
+	out *io.PipeReader
+}
+
+// newAttachment takes the engine's multiplexed stream apart: the agent's
+// standard output is the wire, its standard error goes to words.
+func newAttachment(attached types.HijackedResponse, words io.Writer) *attachment {
+	r, w := io.Pipe()
+	go func() {
+		_, err := stdcopy.StdCopy(w, words, attached.Reader)
+		w.CloseWithError(err) // a nil error reads as io.EOF
+	}()
+	return &attachment{attached, r}
+}
+
+func (a *attachment) Read(p []byte) (int, error)  { return a.out.Read(p) }
+func (a *attachment) Write(p []byte) (int, error) { return a.Conn.Write(p) }
+
+func (a *attachment) Close() error {
+	a.out.Close()
+	return a.Conn.Close()
+}
+
+// words keeps the first few KiB of what the agent says when it fails. It is for
+// the log and never reaches a caller.
+type words struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const maxWords = 4 << 10
+
+// Write implements io.Writer and never fails.
+func (t *words) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p[:min(len(p), maxWords-len(t.text))]...)
+	return len(p), nil
+}
+
+// String returns what was kept.
+func (t *words) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
+}

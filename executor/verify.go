@@ -1,0 +1,164 @@
+package executor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor/wire"
+)
+
+// control is one expectation about a running sandbox.
+type control struct {
+	name string // as policy may list it in optional_controls
+	want string
+	got  string
+}
+
+// verify compares what the engine and the agent report with what was granted.
+// A control that is not in force refuses the run, unless policy calls it
+// optional.
+func verify(s spec, c container.InspectResponse, hello wire.Hello) error {
+	if hello.Version != wire.Version {
+		return fmt.Errorf("the agent speaks protocol %d, not %d: build execgate and execgate-agent together", hello.Version, wire.Version)
+	}
+	for _, control := range append(engineControls(s, c), runcControls(s, hello.Report)...) {
+		if control.got != control.want && !slices.Contains(s.Grant.OptionalControls, control.name) {
+			return &execution.Error{
+				Kind: execution.KindUnavailable, Code: "control_not_enforced", RetryAfter: retryAfter,
+				Detail: fmt.Sprintf("This host does not enforce the control %q that the grant needs, so nothing was run. Have the host fixed, or the control listed in the policy's optional_controls.", control.name),
+				Err:    fmt.Errorf("control %s: want %q, got %q", control.name, control.want, control.got),
+			}
+		}
+	}
+	return nil
+}
+
+// engineControls compares what the engine says it made.
+func engineControls(s spec, c container.InspectResponse) []control {
+	built, err := s.build()
+	if err != nil || c.ContainerJSONBase == nil || c.HostConfig == nil || c.Config == nil {
+		return []control{{"inspect", "complete", "incomplete"}}
+	}
+	want, got := built.Host, c.HostConfig
+	check := func(name string, want, got any) control { return control{name, fmt.Sprint(want), fmt.Sprint(got)} }
+	var volumes []string
+	for _, m := range c.Mounts {
+		if m.Type != mount.TypeTmpfs {
+			volumes = append(volumes, fmt.Sprintf("%s %s rw=%t", m.Name, m.Destination, m.RW))
+		}
+	}
+	health := []string(nil)
+	if c.Config.Healthcheck != nil {
+		health = c.Config.Healthcheck.Test
+	}
+	return []control{
+		check("image", s.Image.ID, c.Image),
+		check("user", built.Config.User, c.Config.User),
+		check("entrypoint", []string(built.Config.Entrypoint), append(slices.Clone([]string(c.Config.Entrypoint)), c.Config.Cmd...)),
+		check("healthcheck", []string{"NONE"}, health),
+		check("network", want.NetworkMode, got.NetworkMode),
+		check("privileged", false, got.Privileged),
+		check("read_only", true, got.ReadonlyRootfs),
+		check("capabilities", want.CapDrop, got.CapDrop),
+		check("capabilities", 0, len(got.CapAdd)),
+		check("security_options", sorted(want.SecurityOpt), sorted(got.SecurityOpt)),
+		check("ipc", want.IpcMode, got.IpcMode),
+		check("pid_namespace", want.PidMode, got.PidMode),
+		check("cgroup_namespace", want.CgroupnsMode, got.CgroupnsMode),
+		check("runtime", want.Runtime, got.Runtime),
+		check("tmpfs", want.Tmpfs, got.Tmpfs),
+		check("volumes", []string{fmt.Sprintf("%s %s rw=false", s.Engine.AgentVolume, wire.AgentFolder)}, volumes),
+		check("binds", 0, len(got.Binds)+len(got.VolumesFrom)+len(got.Devices)+len(got.DeviceRequests)),
+		check("masked_paths", sorted(want.MaskedPaths), sorted(got.MaskedPaths)),
+		check("readonly_paths", sorted(want.ReadonlyPaths), sorted(got.ReadonlyPaths)),
+		check("memory", want.Memory, got.Memory),
+		check("swap", want.MemorySwap, got.MemorySwap),
+		check("cpu", fmt.Sprint(want.CPUQuota, want.CPUPeriod), fmt.Sprint(got.CPUQuota, got.CPUPeriod)),
+		check("cpu_shares", want.CPUShares, got.CPUShares),
+		check("pids", number(want.PidsLimit), number(got.PidsLimit)),
+		check("oom_score", want.OomScoreAdj, got.OomScoreAdj),
+		check("log", want.LogConfig.Type, got.LogConfig.Type),
+	}
+}
+
+// runcControls is the table of expectations for runc: what the agent sees from
+// inside.
+func runcControls(s spec, r wire.Report) []control {
+	l := s.Grant.Limits
+	id := strconv.Itoa(s.UID)
+	ids := strings.Join([]string{id, id, id, id}, "\t")
+	const none = "0000000000000000"
+	return []control{
+		{"user", ids, r.Status["Uid"]},
+		{"user", ids, r.Status["Gid"]},
+		{"groups", id, cmp.Or(r.Status["Groups"], id)}, // some runtimes leave the list empty
+		{"capabilities", none, r.Status["CapInh"]},
+		{"capabilities", none, r.Status["CapPrm"]},
+		{"capabilities", none, r.Status["CapEff"]},
+		{"capabilities", none, r.Status["CapBnd"]},
+		{"capabilities", none, r.Status["CapAmb"]},
+		{"no_new_privileges", "1", r.Status["NoNewPrivs"]},
+		{"seccomp", "2", r.Status["Seccomp"]}, // SECCOMP_MODE_FILTER
+		{"network", "lo", strings.Join(r.Interfaces, ",")},
+		{"memory", fmt.Sprint(l.MemoryMiB << 20), r.Cgroup["memory_bytes"]},
+		{"swap", fmt.Sprint(l.MemoryMiB << 20), r.Cgroup["swap_bytes"]},
+		{"cpu", fmt.Sprint(l.CPUMillis * cpuPeriodUS / 1000), r.Cgroup["cpu_quota_us"]},
+		{"cpu", fmt.Sprint(cpuPeriodUS), r.Cgroup["cpu_period_us"]},
+		{"pids", fmt.Sprint(l.PIDs + agentPIDs), r.Cgroup["pids"]},
+		{"nofile", fmt.Sprint(l.NoFile), rlimit(r, "nofile")},
+		{"core", "0", rlimit(r, "core")},
+		{"fsize", fmt.Sprint(fileSize(l)), rlimit(r, "fsize")},
+		{"writable_mounts", wantedMounts(s), writableMounts(r)},
+	}
+}
+
+// wantedMounts lists every mount that the program can write to, with its bounds.
+func wantedMounts(s spec) string {
+	l := s.Grant.Limits
+	var list []string
+	for path, mib := range map[string]int64{"/tmp": l.TmpMiB, "/dev/shm": l.ShmMiB, wire.Workspace: l.WorkspaceMiB} {
+		list = append(list, describeMount(path, uint64(mib)<<20, uint64(inodes(mib)), true, true))
+	}
+	return strings.Join(sorted(list), "; ")
+}
+
+// writableMounts lists those that the agent found. A path that was mounted over
+// stands more than once, and what is true of it now is true of each.
+func writableMounts(r wire.Report) string {
+	var list []string
+	for _, m := range r.Mounts {
+		if m.Writable {
+			options := strings.Split(m.Options, ",")
+			list = append(list, describeMount(m.Path, m.Bytes, m.Inodes, slices.Contains(options, "nosuid"), slices.Contains(options, "nodev")))
+		}
+	}
+	return strings.Join(sorted(list), "; ")
+}
+
+func describeMount(path string, bytes, inodes uint64, nosuid, nodev bool) string {
+	return fmt.Sprintf("%s %d bytes %d inodes nosuid=%t nodev=%t", path, bytes, inodes, nosuid, nodev)
+}
+
+// rlimit is a limit that the agent found; one that it could not read is no number.
+func rlimit(r wire.Report, name string) string {
+	value, ok := r.Rlimits[name]
+	if !ok {
+		return "unknown"
+	}
+	return strconv.FormatUint(value, 10)
+}
+
+func number(n *int64) string {
+	if n == nil {
+		return "none"
+	}
+	return strconv.FormatInt(*n, 10)
+}
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }

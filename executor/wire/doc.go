@@ -1,0 +1,19 @@
+// Package wire is what the gateway and the agent inside a sandbox say to each
+// other, over the one stream that reaches the sandbox.
+//
+// The stream carries a yamux session. The gateway is its client and the only
+// side that opens streams; the first byte of each names its Kind. One control
+// stream carries Frames; stdin, stdout and stderr are streams of raw bytes, so
+// that a slow reader of one holds back only that one.
+//
+// On the control stream, in this order:
+//
+//	agent -> gateway   hello
+//	gateway -> agent   file*, start
+//	agent -> gateway   started
+//	gateway -> agent   signal*
+//	agent -> gateway   result?, artifact*, exited
+//
+// The gateway trusts nothing that it reads here: Reader bounds every frame, and
+// a frame out of order ends the sandbox.
+package wire

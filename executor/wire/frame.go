@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"unicode/utf8"
+)
+
+// FrameType says what a frame on the control stream holds.
+type FrameType byte
+
+// The frames. The numbers are part of the protocol.
+const (
+	FrameHello    FrameType = 1 // agent: Hello as JSON
+	FrameFile     FrameType = 2 // gateway: a file for the workspace
+	FrameStart    FrameType = 3 // gateway: Start as JSON
+	FrameStarted  FrameType = 4 // agent: empty, the program runs
+	FrameSignal   FrameType = 5 // gateway: one byte, the number of a signal for the program
+	FrameResult   FrameType = 6 // agent: the program's result, as it wrote it
+	FrameArtifact FrameType = 7 // agent: a file the program left
+	FrameExited   FrameType = 8 // agent: Exited as JSON
+)
+
+// headerSize is the size of a frame's header: type, then the length of the
+// payload as 32 bits, big endian.
+const headerSize = 5
+
+// maxPathLength bounds the path in a file frame, in bytes (PATH_MAX of Linux).
+const maxPathLength = 4096
+
+// Frame is one message on the control stream.
+type Frame struct {
+	Type    FrameType
+	Payload []byte
+}
+
+// Write writes one frame in a single call to w.
+func Write(w io.Writer, typ FrameType, payload []byte) error {
+	frame := make([]byte, headerSize, headerSize+len(payload))
+	frame[0] = byte(typ)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload)))
+	if _, err := w.Write(append(frame, payload...)); err != nil {
+		return fmt.Errorf("write frame %d: %w", typ, err)
+	}
+	return nil
+}
+
+// WriteJSON writes v as the payload of one frame.
+func WriteJSON(w io.Writer, typ FrameType, v any) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode frame %d: %w", typ, err)
+	}
+	return Write(w, typ, payload)
+}
+
+// WriteFile writes a FrameFile or FrameArtifact with size bytes of content,
+// without holding them in memory. The payload is the length of the path as 16
+// bits, the path, and the content.
+func WriteFile(w io.Writer, typ FrameType, path string, size int64, content io.Reader) error {
+	if len(path) > maxPathLength {
+		return fmt.Errorf("write frame %d: path of %d bytes, at most %d", typ, len(path), maxPathLength)
+	}
+	length := 2 + int64(len(path)) + size
+	if size < 0 || length > math.MaxUint32 {
+		return fmt.Errorf("write frame %d: content of %d bytes", typ, size)
+	}
+	head := make([]byte, headerSize+2, headerSize+2+len(path))
+	head[0] = byte(typ)
+	binary.BigEndian.PutUint32(head[1:], uint32(length))
+	binary.BigEndian.PutUint16(head[headerSize:], uint16(len(path)))
+	if _, err := w.Write(append(head, path...)); err != nil {
+		return fmt.Errorf("write frame %d: %w", typ, err)
+	}
+	// The length is promised, so anything less breaks the stream.
+	if _, err := io.CopyN(w, content, size); err != nil {
+		return fmt.Errorf("write frame %d: %w", typ, err)
+	}
+	return nil
+}
+
+// File takes apart the payload of a FrameFile or FrameArtifact. The content
+// shares memory with the frame.
+func (f Frame) File() (path string, content []byte, err error) {
+	if len(f.Payload) < 2 {
+		return "", nil, fmt.Errorf("frame %d: no path", f.Type)
+	}
+	n := int(binary.BigEndian.Uint16(f.Payload))
+	if n == 0 || n > maxPathLength || n > len(f.Payload)-2 {
+		return "", nil, fmt.Errorf("frame %d: path of %d bytes in a payload of %d", f.Type, n, len(f.Payload))
+	}
+	path = string(f.Payload[2 : 2+n])
+	if !utf8.ValidString(path) {
+		return "", nil, fmt.Errorf("frame %d: path is not UTF-8", f.Type)
+	}
+	return path, f.Payload[2+n:], nil
+}
+
+// Decode reads the payload as JSON into v.
+func (f Frame) Decode(v any) error {
+	if err := json.Unmarshal(f.Payload, v); err != nil {
+		return fmt.Errorf("decode frame %d: %w", f.Type, err)
+	}
+	return nil
+}
+
+// Reader reads frames and refuses those that are larger than they may be.
+type Reader struct {
+	r *bufio.Reader
+	// max is the largest payload of each type, in bytes; a type that is not
+	// in it may not come.
+	max map[FrameType]int
+}
+
+// NewReader returns a Reader of r. max holds the largest payload, in bytes, of
+// every type that may come.
+func NewReader(r io.Reader, max map[FrameType]int) *Reader {
+	return &Reader{r: bufio.NewReader(r), max: max}
+}
+
+// Next reads one frame. It returns io.EOF at a clean end, and never allocates
+// more than the frame's type allows.
+func (r *Reader) Next() (Frame, error) {
+	var header [headerSize]byte
+	if _, err := io.ReadFull(r.r, header[:]); err != nil {
+		return Frame{}, err // io.EOF between frames, io.ErrUnexpectedEOF within one
+	}
+	typ, length := FrameType(header[0]), binary.BigEndian.Uint32(header[1:])
+	max, ok := r.max[typ]
+	if !ok {
+		return Frame{}, fmt.Errorf("frame %d may not come here", typ)
+	}
+	if uint64(length) > uint64(max) {
+		return Frame{}, fmt.Errorf("frame %d of %d bytes, at most %d", typ, length, max)
+	}
+	payload := make([]byte, length)
+	if _, err := io.ReadFull(r.r, payload); err != nil {
+		return Frame{}, fmt.Errorf("frame %d: %w", typ, io.ErrUnexpectedEOF)
+	}
+	return Frame{Type: typ, Payload: payload}, nil
+}

@@ -1,0 +1,92 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// Kind is what a stream of the session carries. It is the stream's first byte.
+type Kind byte
+
+// The kinds. The numbers are part of the protocol.
+const (
+	KindControl Kind = 1
+	KindStdin   Kind = 2
+	KindStdout  Kind = 3
+	KindStderr  Kind = 4
+)
+
+// writeTimeout ends a session whose other side reads nothing at all. It is not
+// a deadline of the execution: those are the gateway's, kept through the engine.
+const writeTimeout = 30 * time.Second
+
+// Session is one side of the stream between the gateway and a sandbox.
+type Session struct{ mux *yamux.Session }
+
+// Dial starts the gateway's side over conn and owns conn from then on.
+func Dial(conn io.ReadWriteCloser) (*Session, error) {
+	mux, err := yamux.Client(conn, config())
+	return wrap(mux, err)
+}
+
+// Serve starts the agent's side over conn and owns conn from then on.
+func Serve(conn io.ReadWriteCloser) (*Session, error) {
+	mux, err := yamux.Server(conn, config())
+	return wrap(mux, err)
+}
+
+func wrap(mux *yamux.Session, err error) (*Session, error) {
+	if err != nil {
+		return nil, fmt.Errorf("start session: %w", err)
+	}
+	return &Session{mux}, nil
+}
+
+func config() *yamux.Config {
+	c := yamux.DefaultConfig()
+	// Keepalive is off: silence is judged by the gateway's own deadlines, and a
+	// program may starve the agent of CPU for longer than any keepalive waits.
+	c.EnableKeepAlive = false
+	c.StreamOpenTimeout = 0
+	c.ConnectionWriteTimeout = writeTimeout
+	c.AcceptBacklog = 16
+	c.LogOutput = io.Discard
+	return c
+}
+
+// Open opens a stream of the given kind.
+func (s *Session) Open(kind Kind) (net.Conn, error) {
+	stream, err := s.mux.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("open stream %d: %w", kind, err)
+	}
+	if _, err := stream.Write([]byte{byte(kind)}); err != nil {
+		stream.Close()
+		return nil, fmt.Errorf("open stream %d: %w", kind, err)
+	}
+	return stream, nil
+}
+
+// Accept waits for the next stream that the other side opens.
+func (s *Session) Accept() (Kind, net.Conn, error) {
+	stream, err := s.mux.AcceptStream()
+	if err != nil {
+		return 0, nil, fmt.Errorf("accept stream: %w", err)
+	}
+	var kind [1]byte
+	if _, err := io.ReadFull(stream, kind[:]); err != nil {
+		stream.Close()
+		return 0, nil, fmt.Errorf("accept stream: %w", err)
+	}
+	return Kind(kind[0]), stream, nil
+}
+
+// Done is closed when the session has ended.
+func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
+
+// Close ends the session and everything on it.
+func (s *Session) Close() error { return s.mux.Close() }

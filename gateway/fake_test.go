@@ -232,3 +232,5 @@ func (r *ring) Keys(context.Context) ([]execution.Key, error) {
 	defer r.mu.Unlock()
 	return slices.Clone(r.keys), nil
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -145,10 +145,11 @@ func (g *Gateway) Serve(ctx context.Context, listener net.Listener) error {
 		ReadTimeout:       g.config.ReadTimeout,
 		// Counted from the end of the headers; write begins it anew, so that it
 		// bounds how slowly a response is taken and not how long a program runs.
-		WriteTimeout:   g.config.WriteTimeout,
-		IdleTimeout:    g.config.IdleTimeout,
-		MaxHeaderBytes: g.config.MaxHeaderBytes,
-		ErrorLog:       slog.NewLogLogger(g.config.Logger.Handler(), slog.LevelWarn),
+		WriteTimeout:                 g.config.WriteTimeout,
+		IdleTimeout:                  g.config.IdleTimeout,
+		MaxHeaderBytes:               g.config.MaxHeaderBytes,
+		DisableGeneralOptionsHandler: true, // the table of routes answers, and nothing else
+		ErrorLog:                     slog.NewLogLogger(g.config.Logger.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

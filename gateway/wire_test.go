@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -232,7 +233,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	w := newWorld()
 	w.execute = func(context.Context, execution.Job) (execution.Result, error) {
 		r := exited(0)
-		r.Stdout = make([]byte, 32<<20) // more than the sockets' buffers
+		r.Stdout = bytes.Repeat([]byte("x"), 16<<20) // more than the sockets' buffers
 		return r, nil
 	}
 	s := serve(t, w, func(c *gateway.Config) { c.WriteTimeout = 100 * time.Millisecond })

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Variables that name a running gateway.
+const (
+	envURL = "EXECGATE_URL"
+	envKey = "EXECGATE_API_KEY"
+)
+
+// client talks to a gateway.
+type client struct {
+	base string
+	key  execution.Secret
+	http *http.Client
+}
+
+// newClient returns a client of the gateway that the environment names.
+func newClient() (*client, error) {
+	base := os.Getenv(envURL)
+	if base == "" {
+		base = "http://127.0.0.1:8080"
+	}
+	parsed, err := url.Parse(base)
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
+		return nil, usage("%s is %q: it must be an http or https address", envURL, base)
+	}
+	key := os.Getenv(envKey)
+	if key == "" {
+		return nil, usage("%s is not set: set it to an API key (the first one is in STATE/admin.key), or use --local", envKey)
+	}
+	return &client{base: strings.TrimSuffix(base, "/"), key: execution.NewSecret(key), http: http.DefaultClient}, nil
+}
+
+// answer is what a gateway said.
+type answer struct {
+	status int
+	body   []byte
+}
+
+// call sends one request; body is sent as JSON where it is not nil. An error
+// means that there was no answer.
+func (c *client) call(ctx context.Context, method, path string, body any) (answer, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return answer{}, fmt.Errorf("encode the request: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
+	if err != nil {
+		return answer{}, fmt.Errorf("make the request: %w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.key.Reveal())
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, coded{exitUnavailable, fmt.Errorf("the gateway is out of reach: %w", err)}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{}, coded{exitUnavailable, fmt.Errorf("the gateway's answer broke off: %w", err)}
+	}
+	return answer{resp.StatusCode, text}, nil
+}
+
+// problem is a refusal (RFC 9457).
+type problem struct {
+	Title   string             `json:"title"`
+	Detail  string             `json:"detail"`
+	Reasons []execution.Reason `json:"reasons"`
+	Errors  []execution.FieldError
+}
+
+// err returns the refusal in words, with its exit code; nil for a success.
+func (a answer) err() error {
+	if a.status < 300 {
+		return nil
+	}
+	var p problem
+	json.Unmarshal(a.body, &p) // what cannot be read is shown as its status
+	text := fmt.Sprintf("%d %s", a.status, http.StatusText(a.status))
+	if p.Detail != "" {
+		text += ": " + p.Detail
+	}
+	for _, r := range p.Reasons {
+		text += fmt.Sprintf("\n  %s: %s %s", r.Code, r.Message, r.Remediation)
+	}
+	for _, e := range p.Errors {
+		text += fmt.Sprintf("\n  %s: %s", e.Pointer, e.Detail)
+	}
+	return coded{codeOfStatus(a.status), fmt.Errorf("%s", text)}
+}
+
+// print writes the body as it came, indented.
+func (a answer) print(w io.Writer) error {
+	var indented bytes.Buffer
+	if json.Indent(&indented, a.body, "", "  ") != nil {
+		indented.Reset()
+		indented.Write(a.body)
+	}
+	_, err := fmt.Fprintln(w, strings.TrimSpace(indented.String()))
+	return err
+}

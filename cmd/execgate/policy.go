@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/execgate/execgate/policy"
+	"github.com/spf13/cobra"
+)
+
+func newPolicy() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Test and try out policies",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newPolicyTest(), newPolicyEval())
+	return cmd
+}
+
+func newPolicyTest() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "test [DIR]",
+		Short: "Run a policy's own tests, with coverage (default: the embedded policy)",
+		Args:  args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			files, _, err := policyFiles(strings.Join(given, ""))
+			if err != nil {
+				return err
+			}
+			report, err := policy.Test(cmd.Context(), files)
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				err = printJSON(cmd.OutOrStdout(), report)
+			} else {
+				showTests(cmd.OutOrStdout(), report)
+			}
+			if err != nil {
+				return err
+			}
+			if !report.Passed() {
+				return exitCode(exitFailed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&format, "output", "text", "text, or json")
+	return cmd
+}
+
+func showTests(w io.Writer, report policy.TestReport) {
+	failed := 0
+	for _, t := range report.Results {
+		if t.Outcome == policy.TestPassed {
+			continue
+		}
+		fmt.Fprintf(w, "%-5s %s.%s (%s) %s\n", t.Outcome, t.Package, t.Name, t.Location, t.Error)
+		if t.Outcome != policy.TestSkipped {
+			failed++
+		}
+	}
+	fmt.Fprintf(w, "%d tests, %d failed, %.1f %% of the rules covered\n", len(report.Results), failed, report.Coverage)
+	for _, line := range report.NotCovered {
+		fmt.Fprintf(w, "not covered: %s\n", line)
+	}
+}
+
+func newPolicyEval() *cobra.Command {
+	var input string
+	var images []string
+	cmd := &cobra.Command{
+		Use:     "eval [DIR]",
+		Short:   "Ask a policy about one input document (default: the embedded policy)",
+		Example: `  execgate policy eval policies --input question.json --image python=sha256:0123...`,
+		Args:    args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			files, source, err := policyFiles(strings.Join(given, ""))
+			if err != nil {
+				return err
+			}
+			var text []byte
+			if input == "-" {
+				text, err = io.ReadAll(cmd.InOrStdin())
+			} else {
+				text, err = os.ReadFile(input)
+			}
+			if err != nil {
+				return usage("--input: %w", err)
+			}
+			digests, err := pairs("image", images)
+			if err != nil {
+				return err
+			}
+			answer, err := policy.Eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, text)
+			if err != nil {
+				return err
+			}
+			if err := printJSON(cmd.OutOrStdout(), answer); err != nil {
+				return err
+			}
+			if !answer.Decision.Allowed() {
+				return exitCode(exitDenied)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&input, "input", "-", "file with the input document, as docs/policy-input.md describes it; - is standard input")
+	cmd.Flags().StringArrayVar(&images, "image", nil, "digest of an image, as NAME=sha256:...")
+	return cmd
+}
+
+// printJSON writes v for people and programs alike.
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}

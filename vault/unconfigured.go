@@ -1,0 +1,33 @@
+// Package vault lends short-lived credentials to executions and takes them
+// back.
+package vault
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Unconfigured is the lender of a gateway that has no Vault: it has nothing to
+// lend, and says how to change that.
+type Unconfigured struct{}
+
+// Lend succeeds only where no credential is asked for.
+func (Unconfigured) Lend(_ context.Context, _ string, credentials []execution.Credential) ([]execution.Lease, error) {
+	if len(credentials) == 0 {
+		return nil, nil
+	}
+	return nil, &execution.Error{
+		Kind: execution.KindDenied,
+		Reasons: []execution.Reason{{
+			Code:        "vault_unconfigured",
+			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", credentials[0].Tool),
+			Rule:        "gateway.vault",
+			Remediation: "Leave the tool out, or have the operator set vault.address and a login in the configuration.",
+		}},
+	}
+}
+
+// Revoke has nothing to take back.
+func (Unconfigured) Revoke(context.Context, string) ([]execution.Lease, error) { return nil, nil }

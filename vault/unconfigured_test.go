@@ -1,0 +1,22 @@
+package vault_test
+
+import (
+	"testing"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/vault"
+)
+
+func TestWithoutVaultNothingIsLent(t *testing.T) {
+	var lender vault.Unconfigured
+	if leases, err := lender.Lend(t.Context(), "ex_1", nil); err != nil || len(leases) != 0 {
+		t.Fatalf("an execution without credentials: %v, %v", leases, err)
+	}
+	_, err := lender.Lend(t.Context(), "ex_1", []execution.Credential{{Tool: "github"}})
+	if execution.KindOf(err) != execution.KindDenied {
+		t.Fatalf("got %v, want a denial", err)
+	}
+	if leases, err := lender.Revoke(t.Context(), "ex_1"); err != nil || len(leases) != 0 {
+		t.Fatalf("revoke: %v, %v", leases, err)
+	}
+}

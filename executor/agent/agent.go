@@ -19,6 +19,7 @@ import (
 	"runtime"
 
 	"github.com/execgate/execgate/executor/wire"
+	"golang.org/x/sys/unix"
 )
 
 // Frames that the gateway may send. The gateway is trusted, so these bounds
@@ -42,6 +43,7 @@ func Main(args []string) int {
 	// The agent shares the sandbox's CPU with the program; more threads would
 	// only take processes away from it.
 	runtime.GOMAXPROCS(2)
+	spawnThreads(spareThreads)
 	stdio, err := openStdio()
 	if err == nil {
 		err = serve(stdio)
@@ -113,24 +115,29 @@ func acceptStreams(session *wire.Session) (streams, error) {
 }
 
 // converse takes files and a program from the control stream, runs it, and
-// reports its end.
+// reports its end. A program that cannot be started has ended, as in a shell.
 func converse(control net.Conn, s streams) error {
 	frames := wire.NewReader(control, fromGateway)
-	start, err := prepare(frames)
+	start, unfit, err := prepare(frames)
 	if err != nil {
 		return err
 	}
-	program, err := launch(start, s)
-	if err != nil {
-		return err
+	var program *program
+	if unfit == nil {
+		program, unfit = launch(start, s)
 	}
 	if err := wire.Write(control, wire.FrameStarted, nil); err != nil {
 		return err
 	}
-	go forwardSignals(frames, program)
-	exited := program.wait()
-	if err := collect(control, start, &exited); err != nil {
-		return err
+	go forwardSignals(frames)
+	var exited wire.Exited
+	if unfit != nil {
+		exited = s.refuse(unfit)
+	} else {
+		exited = program.wait()
+		if err := collect(control, start, &exited); err != nil {
+			return err
+		}
 	}
 	if err := wire.WriteJSON(control, wire.FrameExited, exited); err != nil {
 		return err
@@ -140,35 +147,48 @@ func converse(control net.Conn, s streams) error {
 	select {}
 }
 
-// prepare lays the files and returns the program.
-func prepare(frames *wire.Reader) (wire.Start, error) {
-	var start wire.Start
+// prepare lays the files and returns the program. unfit says why it cannot be
+// started, which is the request's own doing; err that the stream is broken.
+func prepare(frames *wire.Reader) (start wire.Start, unfit, err error) {
 	for {
 		frame, err := frames.Next()
 		if err != nil {
-			return start, err
+			return start, nil, err
 		}
 		switch frame.Type {
 		case wire.FrameFile:
-			if err := layFile(frame); err != nil {
-				return start, err
+			if unfit == nil {
+				unfit = layFile(frame)
 			}
 		case wire.FrameStart:
-			return start, frame.Decode(&start)
+			return start, unfit, frame.Decode(&start)
 		default:
-			return start, fmt.Errorf("frame %d before start", frame.Type)
+			return start, nil, fmt.Errorf("frame %d before start", frame.Type)
 		}
 	}
 }
 
+// refuse tells the caller why the program cannot be started.
+func (s streams) refuse(unfit error) wire.Exited {
+	fmt.Fprintln(s.stderr, "execgate: cannot start the program:", unfit)
+	s.stdout.Close()
+	s.stderr.Close()
+	exited := wire.Exited{ExitCode: exitCannotRun}
+	counters(&exited)
+	if errors.Is(unfit, unix.ENOSPC) {
+		exited.FullMounts = []string{wire.Workspace}
+	}
+	return exited
+}
+
 // forwardSignals delivers the gateway's signals until the session ends, and
 // then ends the sandbox: without a gateway nobody is left to take a result.
-func forwardSignals(frames *wire.Reader, p *program) {
+func forwardSignals(frames *wire.Reader) {
 	for {
 		frame, err := frames.Next()
 		if err != nil || frame.Type != wire.FrameSignal || len(frame.Payload) != 1 {
 			os.Exit(1)
 		}
-		p.signal(int(frame.Payload[0]))
+		signalAll(int(frame.Payload[0]))
 	}
 }

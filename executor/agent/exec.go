@@ -24,22 +24,27 @@ const (
 )
 
 // becomeProgram is the agent's second life: it bounds itself and then turns
-// into the program. args are the process limit and the
-// program's argv; its streams are in place already.
+// into the program. args are the process limit, the descriptor to close by
+// becoming the program, and the program's argv; its streams are in place already.
 //
 // A process cannot be bounded from outside without a race against its first
 // fork, and Go offers no hook between fork and exec; hence this step.
 func becomeProgram(args []string) int {
 	debug.SetGCPercent(-1)
 	runtime.LockOSThread()
-	if len(args) < 2 {
-		return refuse(exitCannotRun, errors.New("usage: exec PIDS PROGRAM [ARG]"))
+	if len(args) < 3 {
+		return refuse(exitCannotRun, errors.New("usage: exec PIDS DESCRIPTOR PROGRAM [ARG]"))
 	}
 	pids, err := strconv.ParseUint(args[0], 10, 32)
 	if err != nil {
 		return refuse(exitCannotRun, err)
 	}
-	argv := args[1:]
+	starting, err := strconv.Atoi(args[1])
+	if err != nil {
+		return refuse(exitCannotRun, err)
+	}
+	unix.CloseOnExec(starting)
+	argv := args[2:]
 	path, err := exec.LookPath(argv[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		if errors.Is(err, fs.ErrPermission) {

@@ -45,6 +45,12 @@ func launch(start wire.Start, s streams) (*program, error) {
 		}
 		defer child[i].Close()
 	}
+	// The step that becomes the program closes its end by doing so.
+	started, starting, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a pipe: %w", err)
+	}
+	defer starting.Close()
 	files := child[:]
 	var job *os.File
 	if start.Driver != nil {
@@ -57,16 +63,17 @@ func launch(start wire.Start, s streams) (*program, error) {
 	}
 
 	// The limit counts every thread of this user, so the agent's own are added.
-	own := ownThreads()
-	argv := append([]string{wire.AgentPath, "exec", strconv.FormatInt(start.PIDs+int64(own), 10)}, start.Argv...)
+	own := int64(ownThreads())
+	argv := append([]string{
+		wire.AgentPath, "exec", strconv.FormatInt(start.PIDs+own, 10), strconv.Itoa(len(files)),
+	}, start.Argv...)
 	p.started = time.Now()
-	p.watch = newWatch(start.PIDs)
-	pid, err := spawn(argv, start.Env, files)
-	if err != nil {
+	p.watch = newWatch(start.PIDs, own)
+	if p.pid, err = spawn(argv, start.Env, append(files, starting)); err != nil {
+		started.Close()
 		return nil, err
 	}
-	p.pid = pid
-	go p.watch.run()
+	go p.watch.run(started)
 
 	if job != nil {
 		go func() {
@@ -113,9 +120,9 @@ func spawn(argv, env []string, files []*os.File) (int, error) {
 	return pid, nil
 }
 
-// signal sends n to everything in the sandbox but the agent: as process 1, -1
-// names every process it can see except itself.
-func (p *program) signal(n int) { unix.Kill(-1, unix.Signal(n)) }
+// signalAll sends n to everything in the sandbox but the agent: as process 1,
+// -1 names every process it can see except itself.
+func signalAll(n int) { unix.Kill(-1, unix.Signal(n)) }
 
 // wait reaps until the main process has ended, kills whatever it left, and
 // returns once nothing of it is alive and all its output has been passed on.

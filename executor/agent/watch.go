@@ -4,7 +4,6 @@ package agent
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -24,18 +23,25 @@ const watchInterval = 20 * time.Millisecond
 // of processes that was full, a mount that was full with unlinked files.
 type watch struct {
 	pids int64 // granted to the program
+	own  int64 // threads of this process
 	stop chan struct{}
 
 	mu      sync.Mutex
+	before  int64 // the peak of processes before the program was one
 	pidsHit bool
 	full    []string
 }
 
-func newWatch(pids int64) *watch {
-	return &watch{pids: pids, stop: make(chan struct{})}
+func newWatch(pids, own int64) *watch {
+	return &watch{pids: pids, own: own, stop: make(chan struct{})}
 }
 
-func (w *watch) run() {
+// run looks from time to time, once started reads as ended: the step through
+// "exec" has threads of its own, which are not the program's.
+func (w *watch) run(started *os.File) {
+	started.Read(make([]byte, 1))
+	started.Close()
+	w.begin()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
@@ -46,6 +52,12 @@ func (w *watch) run() {
 			w.look(0)
 		}
 	}
+}
+
+func (w *watch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before, _ = cgroupNow.pidsPeak()
 }
 
 // finish takes a last look while what the main process left is still alive,
@@ -64,7 +76,7 @@ func (w *watch) finish(exited *wire.Exited) {
 func (w *watch) look(gone int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n, ok := cgroupNow.pidsCurrent(); ok && n-int64(ownThreads())+gone >= w.pids {
+	if n, ok := cgroupNow.pidsCurrent(); ok && n-w.own+gone >= w.pids {
 		w.pidsHit = true
 	}
 	for _, path := range writable {
@@ -75,13 +87,11 @@ func (w *watch) look(gone int64) {
 }
 
 // peakReached asks the kernel for the most processes there ever were, which
-// shows a limit that was met and left between two looks. The step through
-// "exec" has a few threads of its own, so the peak speaks only for grants that
-// are well above them.
+// shows a limit that was met and left between two looks. A peak that was there
+// before the program tells of the step through "exec" alone.
 func (w *watch) peakReached() bool {
-	const execThreads = 8
 	n, ok := cgroupNow.pidsPeak()
-	return ok && w.pids > execThreads && n-int64(ownThreads()) >= w.pids
+	return ok && n > w.before && n-w.own >= w.pids
 }
 
 func isFull(path string) bool {
@@ -90,13 +100,4 @@ func isFull(path string) bool {
 		return false
 	}
 	return fs.Blocks > 0 && fs.Bavail == 0 || fs.Files > 0 && fs.Ffree == 0
-}
-
-// ownThreads counts the threads of this process.
-func ownThreads() int {
-	entries, err := os.ReadDir(filepath.Join("/proc", "self", "task"))
-	if err != nil {
-		return 1
-	}
-	return len(entries)
 }

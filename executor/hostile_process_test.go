@@ -1,0 +1,136 @@
+package executor_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+func timeout(ms int64) func(*execution.Limits) {
+	return func(l *execution.Limits) { l.TimeoutMS = ms }
+}
+
+// Programs that multiply, hang on, or will not die.
+func TestHostileProcesses(t *testing.T) {
+	attacks(t, []hostile{
+		{name: "fork bomb", want: execution.OutcomeTimedOut, limits: timeout(1500), hit: []string{"timeout_ms", "pids"},
+			job: python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n")},
+		{name: "fork bomb in sh that fails", want: execution.OutcomePIDsLimit, hit: []string{"pids"},
+			job: shell("for i in $(seq 100); do sleep 30 & done; exit 1")},
+		{name: "fork bomb that gives up well", want: execution.OutcomeExited, hit: []string{"pids"},
+			job: python("import os,time\nwhile True:\n    try: pid = os.fork()\n    except OSError: break\n    if pid == 0: time.sleep(30)\n")},
+		{name: "thread bomb", want: execution.OutcomePIDsLimit, hit: []string{"pids"},
+			job: python("import threading,time\nwhile True: threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n")},
+		{name: "ignores SIGTERM", want: execution.OutcomeTimedOut, limits: timeout(500), hit: []string{"timeout_ms"}, stdout: "ready",
+			job: python("import signal\nfor n in range(1,65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nprint('ready', flush=True)\nwhile True: pass\n")},
+		{name: "blocks every signal", want: execution.OutcomeTimedOut, limits: timeout(500),
+			job: python("import signal,time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1,65))\ntime.sleep(60)\n")},
+		{name: "heeds SIGTERM", want: execution.OutcomeTimedOut, limits: timeout(700), stdout: "bye",
+			job: python("import signal,sys,time\ndef bye(*_):\n    print('bye', flush=True)\n    sys.exit(0)\nsignal.signal(signal.SIGTERM, bye)\ntime.sleep(60)\n")},
+		{name: "a daemon that holds the pipe open", want: execution.OutcomeExited, stdout: "parent",
+			job: python("import os,time,sys\nif os.fork()==0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    import signal\n    for n in (1,2,15): signal.signal(n, signal.SIG_IGN)\n    time.sleep(60)\nprint('parent', flush=True)\nos._exit(0)\n")},
+		{name: "children alive at exit", want: execution.OutcomeExited, exit: 3,
+			job: shell("for i in 1 2 3 4 5; do sleep 60 & done; exit 3")},
+		{name: "closes its streams and runs on", want: execution.OutcomeTimedOut, limits: timeout(500),
+			job: shell("exec 0<&- 1>&- 2>&-; sleep 60")},
+		{name: "closes every descriptor", want: execution.OutcomeExited,
+			job: python("import os\nos.closerange(0, 1024)\nos._exit(0)\n")},
+		{name: "every signal to process 1", want: execution.OutcomeExited, stdout: "alive",
+			job: python("import os\nfor n in range(1,65):\n    try: os.kill(1,n)\n    except OSError as e: print(n,e)\nprint('alive')\n")},
+		{name: "every signal to each thread of process 1", want: execution.OutcomeExited, stdout: "alive",
+			job: python("import os,ctypes\nlibc=ctypes.CDLL(None)\nfor _ in range(20):\n  for n in range(1,65):\n    for tid in os.listdir('/proc/1/task'):\n        libc.syscall(234, 1, int(tid), n)\nprint('alive')\n")},
+		{name: "a storm of signals at process 1", want: execution.OutcomeTimedOut, limits: timeout(1000),
+			job: python("import os\nwhile True:\n  for n in (23,15,2,11,17,27,34): os.kill(1,n)\n")},
+		{name: "kill -9 -1", want: execution.OutcomeExited, stdout: "alive",
+			job: python("import os\ntry: os.kill(-1,9)\nexcept OSError: pass\nprint('alive')\n")},
+		{name: "kills itself", want: execution.OutcomeKilled, hit: []string{},
+			job: shell("kill -9 $$")},
+		{name: "stops itself", want: execution.OutcomeTimedOut, limits: timeout(700), hit: []string{"timeout_ms"},
+			job: shell("kill -STOP $$")},
+		{name: "stops itself and its children", want: execution.OutcomeTimedOut, limits: timeout(700),
+			job: python("import os,signal\nfor _ in range(5):\n    if os.fork()==0:\n        while True: os.kill(os.getpid(), signal.SIGSTOP)\nos.kill(0, signal.SIGSTOP)\n")},
+		{name: "stops process 1", want: execution.OutcomeExited, stdout: "alive",
+			job: shell("kill -STOP 1; kill -TSTP 1; echo alive")},
+		{name: "renames itself", want: execution.OutcomeExited, stdout: "agent",
+			job: python("import ctypes\nctypes.CDLL(None).prctl(15, b'agent', 0, 0, 0)\nprint(open('/proc/self/comm').read())\n")},
+		{name: "limits, priority and affinity of process 1", want: execution.OutcomeExited,
+			job: python(`
+import os, resource, ctypes
+def refused(name, f):
+    try: f()
+    except OSError as e: print(name, e.errno)
+    else: print(name, 'DONE')
+refused('prlimit', lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)))
+refused('prlimit-read', lambda: resource.prlimit(1, resource.RLIMIT_NOFILE))
+refused('oom', lambda: open('/proc/1/oom_score_adj','w').write('1000'))
+`), check: func(t testing.TB, r execution.Result) {
+				if strings.Contains(string(r.Stdout), "DONE") {
+					t.Errorf("%s", r.Stdout)
+				}
+			}},
+		{name: "disturbs process 1 by what it may", want: execution.OutcomeExited, stdout: "alive",
+			job: python("import os\nfor f in (lambda: os.setpriority(os.PRIO_PROCESS, 1, 19), lambda: os.sched_setaffinity(1, {0}), lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))):\n    try: f()\n    except OSError as e: print(e)\nprint('alive')\n")},
+		{name: "a million bytes of code", want: execution.OutcomeExited, stdout: "1000000",
+			job: python("s='" + strings.Repeat("a", 1_000_000) + "'\nprint(len(s))\n")},
+		{name: "ten million bytes of code", want: execution.OutcomeExited, stdout: "10000000",
+			job: python("s='" + strings.Repeat("a", 10_000_000) + "'\nprint(len(s))\n"), limits: func(l *execution.Limits) { l.MemoryMiB = 256 }},
+		{name: "NUL in code", want: execution.OutcomeExited, exit: 1, job: python("print(1)\x00\n")},
+		{name: "does not exist", want: execution.OutcomeExited, exit: 127, job: command("/nonexistent")},
+		{name: "cannot be run", want: execution.OutcomeExited, exit: 126, job: command("/etc/passwd")},
+		{name: "a NUL in an argument", want: execution.OutcomeExited, exit: 126, job: command("/bin/echo", "a\x00b")},
+		{name: "stdin that is never read", want: execution.OutcomeExited,
+			job: func() execution.Job { j := shell("exit 0"); j.Stdin = strings.Repeat("x", 8<<20); return j }()},
+		{name: "more arguments than the kernel takes", want: execution.OutcomeExited, exit: 126,
+			job: command("/bin/echo", strings.Repeat("x", 1<<20))},
+	})
+}
+
+// 30 threads that spin at a quarter of a CPU starve everything else of it, and
+// the deadline is kept all the same.
+func TestHostileSpinEndsInTime(t *testing.T) {
+	e := newExecutor(t)
+	began := time.Now()
+	r := hostile{
+		job:    python("import threading\ndef f():\n    while True: pass\nfor _ in range(30): threading.Thread(target=f).start()\n"),
+		limits: func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 1500 },
+		want:   execution.OutcomeTimedOut, hit: []string{"timeout_ms"},
+	}.attack(t, e)
+	t.Logf("Execute took %s, wall_ms %d", time.Since(began), r.Usage.WallMS)
+	if over := r.Usage.WallMS - 1500; over > late.Milliseconds() {
+		t.Errorf("ended %d ms past its limit", over)
+	}
+}
+
+// A program that was granted so many processes can have exactly as many, and
+// the agent lives to report it.
+func TestExactlyTheGrantedProcesses(t *testing.T) {
+	e := newExecutor(t)
+	for _, n := range []int64{2, 8, 50, 200} {
+		for _, kind := range []string{"process", "thread"} {
+			code := `
+import os, time, threading
+n = 1
+while True:
+    try:
+        if KIND == 'thread': threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        elif os.fork() == 0:
+            time.sleep(30)
+    except (OSError, RuntimeError): break
+    n += 1
+result = n
+`
+			r := hostile{job: python("KIND = '" + kind + "'" + code), limits: func(l *execution.Limits) { l.PIDs = n; l.MemoryMiB = 512 },
+				want: execution.OutcomeExited}.attack(t, e)
+			// A handful met for less than a moment may go unseen, never more.
+			if n >= 8 && !slices.Contains(r.Usage.LimitsHit, "pids") {
+				t.Errorf("granted %d, had as many by %s, and limits_hit is %v", n, kind, r.Usage.LimitsHit)
+			}
+			if string(r.Value) != itoa(n) {
+				t.Errorf("granted %d, had %s by %s", n, r.Value, kind)
+			}
+		}
+	}
+}

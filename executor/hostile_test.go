@@ -1,0 +1,163 @@
+package executor_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor"
+)
+
+// Every hostile_*_test.go runs programs that mean harm in real sandboxes and
+// says what each comes to: its outcome, and what the caller is told.
+
+// hostile is one program that means harm, and what must come of it.
+type hostile struct {
+	name   string
+	job    execution.Job
+	limits func(*execution.Limits)
+	want   execution.Outcome
+	exit   int      // where want is exited
+	hit    []string // limits that the caller is told were met; nil: not looked at
+	stdout string   // a part of it
+	check  func(testing.TB, execution.Result)
+}
+
+// startAllowance is what creating and starting a sandbox may take on a machine
+// that runs other hostile programs at the same time.
+const startAllowance = 3 * time.Second
+
+// late is how far past its limit an execution may end.
+const late = time.Second
+
+// attack runs one hostile program and checks what came of it.
+func (h hostile) attack(t testing.TB, e *executor.Executor) execution.Result {
+	t.Helper()
+	var timeout time.Duration
+	began := time.Now()
+	r := run(t, e, h.job, func(l *execution.Limits) {
+		if h.limits != nil {
+			h.limits(l)
+		}
+		timeout = time.Duration(l.TimeoutMS) * time.Millisecond
+	})
+	if took := time.Since(began); took > timeout+startAllowance+late {
+		t.Errorf("took %s with a timeout of %s", took, timeout)
+	}
+	if r.Outcome != h.want {
+		t.Errorf("outcome %s, want %s: %s", r.Outcome, h.want, describe(r))
+	}
+	switch {
+	case h.want != execution.OutcomeExited && r.ExitCode != nil:
+		t.Errorf("outcome %s has exit code %d", r.Outcome, *r.ExitCode)
+	case h.want == execution.OutcomeExited && r.ExitCode != nil && *r.ExitCode != h.exit:
+		t.Errorf("exit code %d, want %d: %s", *r.ExitCode, h.exit, describe(r))
+	}
+	if h.hit != nil && strings.Join(h.hit, ",") != strings.Join(r.Usage.LimitsHit, ",") {
+		t.Errorf("limits_hit %v, want %v", r.Usage.LimitsHit, h.hit)
+	}
+	if !strings.Contains(string(r.Stdout), h.stdout) {
+		t.Errorf("stdout lacks %q: %s", h.stdout, describe(r))
+	}
+	if h.check != nil {
+		h.check(t, r)
+	}
+	return r
+}
+
+// attacks runs a table of hostile programs, at most a few at once.
+func attacks(t *testing.T, list []hostile) {
+	e := newExecutor(t)
+	for _, h := range list {
+		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
+			h.attack(t, e)
+		})
+	}
+}
+
+// describe is a Result in one readable line.
+func describe(r execution.Result) string {
+	const most = 2000
+	exit := "none"
+	if r.ExitCode != nil {
+		exit = fmt.Sprint(*r.ExitCode)
+	}
+	return fmt.Sprintf("outcome %s, exit code %s, usage %+v, result %.200s %s, stdout %.*q, stderr %.*q",
+		r.Outcome, exit, r.Usage, r.Value, r.ValueError, most, r.Stdout, most, r.Stderr)
+}
+
+// shell is a command that runs a line of sh.
+func shell(script string) execution.Job { return command("/bin/sh", "-c", script) }
+
+// until polls until ok, and fails the test when that takes too long.
+func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s still not: %s", limit, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// The whole zoo at once, beside an execution that must not notice: this many
+// is what a machine of two cores starts in a reasonable time.
+func TestHostileBatchBesideWellBehaved(t *testing.T) {
+	e := newExecutor(t)
+	quarter := func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 3000 }
+	batch := []hostile{
+		{name: "fork bomb", job: python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"), limits: quarter, want: execution.OutcomeTimedOut},
+		{name: "memory bomb", job: python("b=[]\nwhile True: b.append(bytearray(8<<20))"), limits: func(l *execution.Limits) { l.TimeoutMS = 15_000 }, want: execution.OutcomeOutOfMemory},
+		{name: "output flood", job: shell("yes"), want: execution.OutcomeOutputLimit},
+		{name: "spinning threads", job: python("import threading\ndef f():\n    while True: pass\nfor _ in range(30): threading.Thread(target=f).start()\n"), limits: quarter, want: execution.OutcomeTimedOut},
+		{name: "disk fill", job: shell("dd if=/dev/zero of=/workspace/x bs=1M; exit 1"), want: execution.OutcomeDiskLimit},
+		{name: "signals", job: shell("trap '' TERM; kill -9 -1; while :; do :; done"), limits: quarter, want: execution.OutcomeTimedOut},
+		{name: "inotify", job: python(inotifyHoarder), limits: func(l *execution.Limits) { l.TimeoutMS = 4000 }, want: execution.OutcomeTimedOut},
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, h := range batch {
+		wg.Go(func() { h.attack(t, e) })
+	}
+	var gentle int
+	var slowest time.Duration
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			began := time.Now()
+			r := run(t, e, python("import time\nt=time.monotonic()\nx=sum(range(100000))\nresult={'x':x}\nopen('/workspace/out/a','w').write('kept')\n"))
+			slowest = max(slowest, time.Since(began))
+			gentle++
+			if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 || string(r.Value) != `{"x":4999950000}` || len(r.Artifacts) != 1 || len(r.Usage.LimitsHit) > 0 {
+				t.Errorf("the well-behaved execution noticed: %s", describe(r))
+				return
+			}
+		}
+	}()
+	wg.Wait()
+	stop()
+	<-done
+	if gentle < 3 || slowest > 5*time.Second {
+		t.Errorf("%d well-behaved executions, the slowest took %s", gentle, slowest)
+	}
+	t.Logf("%d well-behaved executions beside the batch, the slowest in %s", gentle, slowest)
+}
+
+// inotifyHoarder takes every inotify instance that its user may have, and keeps them.
+const inotifyHoarder = `
+import ctypes, time
+libc = ctypes.CDLL(None, use_errno=True)
+n = 0
+while libc.inotify_init() >= 0: n += 1
+print(n, flush=True)
+time.sleep(60)
+`
+
+func itoa(n int64) string { return fmt.Sprint(n) }

@@ -26,7 +26,7 @@ func (w *writer) admits(e *entry) bool {
 // may lose at its end, because the next record does not fit, is not counted.
 func (w *writer) available() int64 {
 	loss := w.log.cfg.maxReserveBytes()
-	n := max(0, w.size-w.off-int64(len(w.buf))-loss)
+	n := max(0, w.identity.Size-w.off-int64(len(w.buf))-loss)
 	if w.log.space.ready.Load() {
 		n += w.log.cfg.SegmentBytes - int64(maxHeaderBytes) - loss
 	}

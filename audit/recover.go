@@ -283,7 +283,7 @@ func (r *recovery) reopen() error {
 	if err != nil {
 		return err
 	}
-	w.header, w.off, w.size = l.header, r.end, id.Size
+	w.use(f, id, l.header, r.end)
 	w.index = indexes[len(indexes)-1]
 	w.next = r.replay.tree.size
 	w.tip.tree, w.tip.sealed = r.replay.tree, l.header.prev

@@ -34,7 +34,7 @@ func (w *writer) failed(err error, first, last uint64) {
 	w.fault.tried = time.Time{}
 	w.log.health.noteSegment(err)
 	w.log.cfg.Logger.Error("audit log write failed, its segment is given up", "error", err,
-		"file", segmentName(w.header.index), "offset", w.off, "first_void", first, "last_void", last)
+		"file", w.name, "offset", w.off, "first_void", first, "last_void", last)
 }
 
 // mended reports whether the log can be written, after trying to begin a new
@@ -57,7 +57,7 @@ func (w *writer) mended() bool {
 		return false
 	}
 	w.log.health.noteSegment(nil)
-	w.log.cfg.Logger.Info("audit log goes on in a new segment", "file", segmentName(w.header.index))
+	w.log.cfg.Logger.Info("audit log goes on in a new segment", "file", w.name)
 	w.noteFull()
 	return true
 }
@@ -116,7 +116,8 @@ func (w *writer) beginSegment() (err error) {
 		return err
 	}
 	w.sealCurrent()
-	w.file, w.header, w.off, w.size, w.next = spare, h, int64(len(buf)), info.Size, next
+	w.use(spare, info, h, int64(len(buf)))
+	w.next = next
 	w.fault = fault{}
 	w.tip.mu.Lock()
 	w.tip.tree, w.tip.sealed = grown, h.prev
@@ -143,7 +144,7 @@ func (w *writer) install(spare File, buf []byte, at *string, path string) (Ident
 	if w.file != nil {
 		// The name about to be given cuts the current segment off. Until it is
 		// there for certain, nothing more may be written to either.
-		err := w.log.watch.current(w.file, segmentName(w.header.index))
+		err := w.log.watch.named(w.name, w.identity)
 		if err != nil {
 			w.log.noteGone(err)
 			return Identity{}, err
@@ -165,8 +166,14 @@ func (w *writer) install(spare File, buf []byte, at *string, path string) (Ident
 // mustMove notes that the current segment must not be written again.
 func (w *writer) mustMove(err error) {
 	if w.fault.err == nil {
-		w.fault.err, w.fault.tried = err, time.Now()
+		w.fault.err = err
 	}
+}
+
+// use makes f the current segment, written up to off.
+func (w *writer) use(f File, id Identity, h segmentHeader, off int64) {
+	w.file, w.identity, w.header, w.off = f, id, h, off
+	w.name = segmentName(h.index)
 }
 
 // sealCurrent closes the current segment.
@@ -174,9 +181,7 @@ func (w *writer) sealCurrent() {
 	if w.file == nil {
 		return
 	}
-	if id, err := w.file.Identify(); err == nil {
-		w.log.watch.seal(segmentName(w.header.index), id)
-	}
+	w.log.watch.seal(w.name, w.identity)
 	// Everything in it is durable or void: closing can lose nothing.
 	_ = w.file.Close()
 }
@@ -185,7 +190,7 @@ func (w *writer) sealCurrent() {
 // stands for to t.
 func (w *writer) appendGap(buf []byte, t *tree, seq uint64) ([]byte, error) {
 	e, err := newGapEntry(execution.Gap{
-		File: segmentName(w.header.index), Offset: w.off,
+		File: w.name, Offset: w.off,
 		FirstVoid: w.fault.firstVoid, LastVoid: seq - 1,
 	})
 	if err != nil {

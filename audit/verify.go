@@ -101,13 +101,13 @@ func (v *verification) segments() error {
 		return err
 	}
 	v.replay.check()
-	for i, l := range links {
+	for _, l := range links {
 		if l.fault != nil {
 			v.report.Integrity.find(l.name(), 0, "%v", errors.Unwrap(l.fault))
 			v.broken = true
 			continue
 		}
-		v.join(l, i == 0)
+		v.join(l)
 		if err := v.segment(l); err != nil {
 			return fmt.Errorf("verify %s: %w", l.name(), err)
 		}
@@ -119,7 +119,7 @@ func (v *verification) segments() error {
 }
 
 // join checks that a segment continues what came before it.
-func (v *verification) join(l link, first bool) {
+func (v *verification) join(l link) {
 	if l.header.logID != v.logID {
 		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
 	}
@@ -134,9 +134,11 @@ func (v *verification) join(l link, first bool) {
 			}
 			v.report.Completeness.find(segmentName(l.header.prev), 0, "the segment is missing, and with it %s", lost)
 		}
-		v.broken = true
 	}
-	if v.broken {
+	if v.broken && !l.orphan && t.size > v.replay.tree.size {
+		v.report.Completeness.find(l.name(), 0, "records %d to %d before the segment could not be followed", v.replay.tree.size, t.size-1)
+	}
+	if v.broken || l.orphan {
 		// Whether the header tells the truth shows at the next checkpoint.
 		v.broken = false
 		v.replay.tree = *t

@@ -18,18 +18,9 @@ type watch struct {
 	sealed map[string]Identity
 }
 
-// current compares an open file with what its name leads to.
-func (w *watch) current(f File, name string) error {
-	open, err := f.Identify()
-	if err != nil {
-		return fmt.Errorf("look at %s: %w", name, err)
-	}
-	if open.Links == 0 {
-		return fmt.Errorf("%w: %s was removed while in use", errFileGone, filepath.Join(w.dir, name))
-	}
-	return w.named(name, open)
-}
-
+// named compares what a name leads to with the file that is open, or was
+// closed, under it. An open file's inode is not given to another file, so that
+// one look at the name also tells that the file was removed.
 func (w *watch) named(name string, want Identity) error {
 	path := filepath.Join(w.dir, name)
 	found, err := w.fsys.Identify(path)

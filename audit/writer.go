@@ -16,12 +16,13 @@ const maxBatchRecords = 1024
 type writer struct {
 	log *Log
 
-	file   File // the current segment; nil before recovery
-	header segmentHeader
-	off    int64 // of the next batch
-	size   int64 // of the file
-	next   uint64
-	index  uint64 // the last that was given to a segment
+	file     File // the current segment; nil before recovery
+	name     string
+	identity Identity
+	header   segmentHeader
+	off      int64 // of the next batch
+	next     uint64
+	index    uint64 // the last that was given to a segment
 
 	buf     []byte
 	group   []*entry // what buf holds
@@ -169,13 +170,13 @@ func (w *writer) place(e *entry) {
 		w.refuse(e, errFull)
 		return
 	}
-	if w.off+int64(len(w.buf)+e.bytes()) > w.size {
+	if w.off+int64(len(w.buf)+e.bytes()) > w.identity.Size {
 		w.commit()
 		if !w.mended() {
 			w.refuse(e, w.fault.err)
 			return
 		}
-		if w.off+int64(len(w.buf)+e.bytes()) > w.size {
+		if w.off+int64(len(w.buf)+e.bytes()) > w.identity.Size {
 			if err := w.rotate(); err != nil {
 				w.refuse(e, err)
 				return
@@ -242,7 +243,7 @@ func (w *writer) write() error {
 	if err := w.file.Datasync(); err != nil {
 		return err
 	}
-	if err := w.log.watch.current(w.file, segmentName(w.header.index)); err != nil {
+	if err := w.log.watch.named(w.name, w.identity); err != nil {
 		w.log.noteGone(err)
 		return err
 	}

@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// crashState names the variable by which the test binary, run as a child, knows
+// the folder in which it is to append until it is killed.
+const crashState = "EXECGATE_AUDIT_CRASH_STATE"
+
+func TestMain(m *testing.M) {
+	if state := os.Getenv(crashState); state != "" {
+		appendUntilKilled(state)
+	}
+	os.Exit(m.Run())
+}
+
+// appendUntilKilled appends executions from several goroutines and writes a line
+// for each record that was acknowledged.
+func appendUntilKilled(state string) {
+	l, err := New(Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes})
+	if err != nil {
+		fmt.Println("fail", err)
+		os.Exit(1)
+	}
+	go l.Run(context.Background())
+	for _, open := range l.Unended() {
+		rec := ended(0, open.DecidedSeq)
+		rec.Execution = open.Execution
+		acknowledged(l, rec)
+	}
+	var all sync.WaitGroup
+	for worker := range 4 {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				n := worker*1_000_000_000 + os.Getpid()*10_000 + i
+				acknowledged(l, ended(n, acknowledged(l, decided(n, execution.EffectAllow))))
+			}
+		})
+	}
+	all.Wait()
+}
+
+func acknowledged(l *Log, rec execution.Record) uint64 {
+	seq, err := l.Append(context.Background(), rec)
+	if err != nil {
+		fmt.Println("fail", err)
+		os.Exit(1)
+	}
+	// One write(2) a line: what was written before the kill is in the pipe.
+	fmt.Fprintf(os.Stdout, "ack %d %s\n", seq, rec.Execution)
+	return seq
+}
+
+// Invariant 9: no acknowledged record is ever lost. A process is killed with
+// SIGKILL at a random moment, again and again, on one log.
+func TestKilledAtRandom(t *testing.T) {
+	rounds := 20
+	if testing.Short() {
+		rounds = 5
+	}
+	state := t.TempDir()
+	cfg := Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes}
+	c := &checker{acked: map[uint64]string{}}
+	for range rounds {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), crashState+"="+state)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines, kill := bufio.NewScanner(out), 1+rand.IntN(300)
+		for n := 0; lines.Scan(); n++ {
+			var seq uint64
+			var id string
+			if _, err := fmt.Sscanf(lines.Text(), "ack %d %s", &seq, &id); err != nil || strings.HasPrefix(lines.Text(), "fail") {
+				t.Fatalf("the child says %q", lines.Text())
+			}
+			if other, twice := c.acked[seq]; twice {
+				t.Fatalf("number %d was given to %s and to %s", seq, other, id)
+			}
+			c.acked[seq] = id
+			if n == kill {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_ = cmd.Wait() // was killed
+		c.check(t, cfg.Dir)
+	}
+	c.recovered(t, cfg)
+}

@@ -1,0 +1,238 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// checker knows what was acknowledged and holds a log against it.
+type checker struct {
+	acked map[uint64]string // execution id by number
+}
+
+// ok notes an answer of Append. A refusal must be the documented one.
+func (c *checker) note(t *testing.T, rec execution.Record, seq uint64, err error) bool {
+	t.Helper()
+	if err != nil {
+		var e *execution.Error
+		if !errors.As(err, &e) || e.Kind != execution.KindUnavailable || e.Code != "audit_unavailable" || e.Detail == "" {
+			t.Fatalf("append answered %#v", err)
+		}
+		return false
+	}
+	if other, twice := c.acked[seq]; twice {
+		t.Fatalf("number %d was given to %s and to %s", seq, other, rec.Execution)
+	}
+	c.acked[seq] = rec.Execution
+	return true
+}
+
+// check reads the log in dir: every acknowledged record is there under its
+// number, and no number is there twice.
+func (c *checker) check(t *testing.T, dir string) {
+	t.Helper()
+	found := map[uint64]string{}
+	last := int64(-1)
+	for rec, err := range Read(dir) {
+		if err != nil {
+			t.Fatalf("read: %v", err)
+		}
+		if int64(rec.Seq) <= last {
+			t.Fatalf("number %d comes after %d", rec.Seq, last)
+		}
+		last = int64(rec.Seq)
+		found[rec.Seq] = rec.Execution
+	}
+	for seq, id := range c.acked {
+		if found[seq] != id {
+			t.Fatalf("record %d of %s was acknowledged, the log has %q there", seq, id, found[seq])
+		}
+	}
+}
+
+// recovered opens the log on a disk that works, ends what is open, appends, and
+// expects both verdicts to be good.
+func (c *checker) recovered(t *testing.T, cfg Config) {
+	t.Helper()
+	cfg.FileSystem = nil
+	l, stop := running(t, cfg)
+	for _, open := range l.Unended() {
+		rec := ended(0, open.DecidedSeq)
+		rec.Execution, rec.Ended.Outcome = open.Execution, execution.OutcomeUnknownCrash
+		seq, err := l.Append(t.Context(), rec)
+		if !c.note(t, rec, seq, err) {
+			t.Fatal(err)
+		}
+	}
+	rec := decided(999, execution.EffectDeny)
+	seq, err := l.Append(t.Context(), rec)
+	if !c.note(t, rec, seq, err) {
+		t.Fatal(err)
+	}
+	stop()
+	c.check(t, cfg.Dir)
+	mustVerify(t, cfg, l.Verifier())
+}
+
+// work appends executions, and ends each, through a log that may fail at any
+// call; it stops early once the disk fails for good.
+func (c *checker) work(t *testing.T, cfg Config, n int) {
+	t.Helper()
+	l, err := New(cfg)
+	if err != nil {
+		return // recovered shows that it can be opened later
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	for i := range n {
+		rec := decided(i, execution.EffectAllow)
+		seq, err := l.Append(t.Context(), rec)
+		if !c.note(t, rec, seq, err) {
+			continue
+		}
+		rec = ended(i, seq)
+		seq, err = l.Append(t.Context(), rec)
+		c.note(t, rec, seq, err)
+	}
+	cancel()
+	// The error of a final checkpoint that could not be written is right.
+	<-done
+}
+
+// Invariant 9: no acknowledged record is ever lost. Each call that changes the
+// disk fails once, and then for good, in each way it can.
+func TestEveryCallMayFail(t *testing.T) {
+	kinds := []struct {
+		name string
+		hit  fault1
+	}{
+		{"EIO", fault1{err: syscall.EIO}},
+		{"ENOSPC after half", fault1{err: syscall.ENOSPC, short: true}},
+		{"EIO though done", fault1{err: syscall.EIO, late: true}},
+		{"EIO and lost", fault1{err: syscall.EIO, lost: true}},
+	}
+	for _, kind := range kinds {
+		for _, lasting := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/lasting=%v", kind.name, lasting), func(t *testing.T) {
+				t.Parallel()
+				step := 1
+				if testing.Short() {
+					step = 7
+				}
+				for at := 1; ; at += step {
+					disk := &faulty{plan: func(_ string, n int) fault1 {
+						if n == at || lasting && n > at {
+							return kind.hit
+						}
+						return fault1{}
+					}}
+					cfg := folders(t)
+					cfg.FileSystem = disk
+					c := &checker{acked: map[uint64]string{}}
+					c.work(t, cfg, 60)
+					if disk.set(nil) == 0 {
+						break // past the last call
+					}
+					c.recovered(t, cfg)
+					if t.Failed() {
+						t.Fatalf("at call %d", at)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A failed write voids its numbers; the log goes on in a new segment, whose
+// first record is the gap.
+func TestAFailedWriteLeavesAGap(t *testing.T) {
+	for _, op := range []string{"write", "datasync"} {
+		t.Run(op, func(t *testing.T) {
+			disk := &faulty{}
+			cfg := folders(t)
+			cfg.FileSystem = disk
+			l, stop := running(t, cfg)
+			fill(t, l, 3)
+			failOnce(disk, op)
+			_, err := l.Append(t.Context(), decided(7, execution.EffectAllow))
+			if execution.KindOf(err) != execution.KindUnavailable {
+				t.Fatalf("append on a failing disk: %v", err)
+			}
+			if got := mustAppend(t, l, decided(8, execution.EffectDeny)); got != 8 {
+				t.Errorf("the next record is %d, want 8: 6 is void and 7 the gap", got)
+			}
+			if err := l.Ready(t.Context()); err != nil {
+				t.Errorf("not ready after the fault: %v", err)
+			}
+			stop()
+			var gap *execution.Gap
+			for rec, err := range Read(cfg.Dir) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rec.Gap != nil {
+					gap = rec.Gap
+				}
+			}
+			if gap == nil || gap.File != segmentName(1) || gap.FirstVoid != 6 || gap.LastVoid != 6 || gap.Offset == 0 {
+				t.Errorf("the gap is %+v", gap)
+			}
+			report := mustVerify(t, cfg, l.Verifier())
+			if report.Gaps != 1 || report.Voids != 1 || len(report.Completeness.Notes) != 1 || report.TreeSize != 9 {
+				t.Errorf("report is %+v", report)
+			}
+		})
+	}
+}
+
+// failOnce lets the next call of op by the writer fail.
+func failOnce(disk *faulty, op string) {
+	failed := false
+	disk.set(func(o string, _ int) fault1 {
+		if o != op || failed {
+			return fault1{}
+		}
+		failed = true
+		return fault1{err: syscall.EIO}
+	})
+}
+
+// A log that cannot begin another segment is not ready, refuses, and comes back
+// without a record having to be tried.
+func TestADeadDiskIsToldAndHeals(t *testing.T) {
+	disk := &faulty{}
+	cfg := folders(t)
+	cfg.FileSystem = disk
+	l, stop := running(t, cfg)
+	fill(t, l, 1)
+	disk.set(func(op string, _ int) fault1 {
+		if op == "write" || op == "datasync" {
+			return fault1{err: syscall.EIO}
+		}
+		return fault1{}
+	})
+	if _, err := l.Append(t.Context(), decided(1, execution.EffectDeny)); err == nil {
+		t.Fatal("append on a dead disk succeeded")
+	}
+	if err := l.Ready(t.Context()); execution.KindOf(err) != execution.KindUnavailable {
+		t.Errorf("ready on a dead disk: %v", err)
+	}
+	disk.set(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for l.Ready(ctx) != nil {
+		if ctx.Err() != nil {
+			t.Fatal("the log did not come back")
+		}
+	}
+	fill(t, l, 1)
+	stop()
+	mustVerify(t, cfg, l.Verifier())
+}

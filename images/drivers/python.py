@@ -102,25 +102,40 @@ def run(job):
 
 def execute(source, names):
     try:
-        exec(compile(source, FILENAME, "exec", dont_inherit=True), names)
+        exec(compile_program(source), names)
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code
         print(stop.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        # The first frame is this one, and none of the program's business.
-        error.__traceback__ = error.__traceback__.tb_next
+        # Our own frames are none of the program's business.
+        while error.__traceback__ and error.__traceback__.tb_frame.f_globals is globals():
+            error.__traceback__ = error.__traceback__.tb_next
         report(error)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
+def compile_program(source):
+    try:
+        return compile(source, FILENAME, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        lines = SourceLines.entry[2]
+        if error.lineno and error.lineno <= len(lines):
+            error.text = lines[error.lineno - 1]  # not that of a file of the same name
+        raise
+
+
 def report(error):
     try:
         sys.excepthook(type(error), error, error.__traceback__)
-    except BaseException as broken:  # the program's own hook
+    except BaseException as broken:  # the program's own hook; in the interpreter's words
+        print("Error in sys.excepthook:", file=sys.stderr)
+        broken.__traceback__ = broken.__traceback__.tb_next
+        broken.__context__ = None
         sys.__excepthook__(type(broken), broken, broken.__traceback__)
+        print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, error.__traceback__)
 
 
@@ -209,7 +224,7 @@ class SourceLines:
 
     @classmethod
     def of(cls, source):
-        lines = source.splitlines(keepends=True)
+        lines = io.StringIO(source, newline=None).readlines()
         cls.entry = (len(source), None, lines, FILENAME)
         linecache = sys.modules.get("linecache")
         if linecache is not None:
@@ -244,25 +259,21 @@ def save_figures(backend_bases):
     folder = f"{WORKSPACE}/out"
 
     def show(self):
+        from matplotlib._pylab_helpers import Gcf
+
+        Gcf.destroy(self)  # as if its window had been closed: the next plt.show() shows others
         os.makedirs(folder, exist_ok=True)
         number = 1
         while True:
             try:
-                with open(f"{folder}/figure-{number}.png", "xb") as file:
-                    self.canvas.figure.savefig(file, format="png")
-                return
+                file = open(f"{folder}/figure-{number}.png", "xb")
+                break
             except FileExistsError:
                 number += 1
-
-    def pyplot_show(cls, *, block=None):
-        from matplotlib._pylab_helpers import Gcf
-
-        for manager in Gcf.get_all_fig_managers():
-            manager.show()
-        Gcf.destroy_all()  # as if their windows had been closed: the next call shows new ones
+        with file:
+            self.canvas.figure.savefig(file, format="png")
 
     backend_bases.FigureManagerBase.show = show
-    backend_bases.FigureManagerBase.pyplot_show = classmethod(pyplot_show)
 
 
 ImportHooks.before["matplotlib"] = prepare_matplotlib
@@ -299,13 +310,17 @@ def encode(value):
 
 def plain(value):
     """Returns the plain form of a numpy or pandas value; the encoder asks for what it does not
-    know. Dates are refused: numpy's plain form of them is a bare count of nanoseconds."""
+    know. Dates are refused: numpy's plain form of them is a bare count of nanoseconds. So is a
+    plain form that is not plain: a mock would go on giving new ones until memory ends."""
     dated = getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M")
     if not dated and not isinstance(value, type):
         for name in ("tolist", "item"):
             convert = getattr(value, name, None)
             if callable(convert):
-                return convert()
+                value = convert()
+                if value is None or isinstance(value, (bool, int, float, str, list)):
+                    return value
+                break
     raise NotJSON(
         f"result holds a value of type {type(value).__name__}, which JSON cannot hold: "
         + ("use .astype(str)" if dated else advice(value))

@@ -22,9 +22,10 @@ const watchInterval = 20 * time.Millisecond
 // watch notices limits that leave no trace once a program has ended: a table
 // of processes that was full, a mount that was full with unlinked files.
 type watch struct {
-	pids int64 // granted to the program
-	own  int64 // threads of this process
-	stop chan struct{}
+	pids  int64         // granted to the program
+	own   int64         // threads of this process
+	begun chan struct{} // closed once the step through "exec" is over
+	stop  chan struct{}
 
 	mu      sync.Mutex
 	before  int64 // the peak of processes before the program was one
@@ -33,7 +34,7 @@ type watch struct {
 }
 
 func newWatch(pids, own int64) *watch {
-	return &watch{pids: pids, own: own, stop: make(chan struct{})}
+	return &watch{pids: pids, own: own, begun: make(chan struct{}), stop: make(chan struct{})}
 }
 
 // run looks from time to time, once started reads as ended: the step through
@@ -57,12 +58,14 @@ func (w *watch) run(started *os.File) {
 func (w *watch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer close(w.begun)
 	w.before, _ = cgroupNow.pidsPeak()
 }
 
 // finish takes a last look while what the main process left is still alive,
 // and writes what was seen into exited.
 func (w *watch) finish(exited *wire.Exited) {
+	<-w.begun // it is: a main process that has ended holds no descriptor
 	close(w.stop)
 	w.look(1)
 	w.mu.Lock()

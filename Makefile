@@ -5,7 +5,7 @@ setup: ; scripts/setup ## a Docker engine and the sandbox image
 build: ; CGO_ENABLED=0 go build -trimpath -o bin/execgate ./cmd/execgate && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/execgate-agent ./cmd/execgate-agent ## bin/execgate and bin/execgate-agent
 test: ; scripts/test ## every check, with real containers
 demo: ; scripts/demo ## a gateway and a few executions, start to end
-bench: ; go test -run '^$$' -bench . -benchmem ./... ## how long things take here
+bench: ; scripts/bench ## executions beside the engine itself, and the benchmarks of each package
 fuzz: ; scripts/fuzz ## every fuzz target, for ten seconds
 lint: ; @test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && if go tool -n staticcheck >/dev/null 2>&1; then go tool staticcheck ./...; fi ## gofmt, go vet, staticcheck
 fmt: ; gofmt -w . ## format every Go file

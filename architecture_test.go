@@ -1,0 +1,145 @@
+// Package execgate holds no code: this file holds the repository's shape.
+package execgate
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/execgate/execgate"
+
+// leaves may be imported by every package.
+var leaves = []string{"execution", "scrub"}
+
+// packages lists what each package may import besides the standard library and
+// the leaves: packages of this module by their folder, and modules outside.
+// Siblings never import one another; only commands see all of them.
+var packages = map[string]struct{ inside, outside []string }{
+	"execution":      {},
+	"identity":       {},
+	"policy":         {outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
+	"policies":       {},
+	"vault":          {},
+	"store":          {outside: []string{"modernc.org/sqlite"}},
+	"audit":          {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
+	"gateway":        {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "golang.org/x/sync"}},
+	"images":         {outside: []string{"go.yaml.in/yaml/v3"}},
+	"executor":       {inside: []string{"executor/wire"}, outside: []string{"github.com/docker", "github.com/containerd/errdefs", "golang.org/x/sys/unix"}},
+	"executor/agent": {inside: []string{"executor/wire"}, outside: []string{"golang.org/x/sys/unix"}},
+	"executor/wire":  {outside: []string{"github.com/hashicorp/yamux"}},
+
+	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
+	"cmd/execgate": {
+		inside: []string{"audit", "executor", "gateway", "identity", "images", "policies", "policy", "store", "vault"},
+		outside: []string{
+			"github.com/spf13/cobra", "github.com/knadh/koanf", "go.yaml.in/yaml/v3",
+			"golang.org/x/sync", "golang.org/x/sys/unix",
+		},
+	},
+	"bench": {},
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range list(t) {
+		folder := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		if folder == "" || len(p.GoFiles) == 0 {
+			continue
+		}
+		allowed, ok := packages[folder]
+		if !ok {
+			t.Errorf("package %s is not in the list of this test: say what it may import", folder)
+			continue
+		}
+		for _, path := range p.Imports {
+			inside, isInside := strings.CutPrefix(path, module+"/")
+			switch {
+			case isInside && !slices.Contains(leaves, inside) && !slices.Contains(allowed.inside, inside):
+				t.Errorf("%s imports its sibling %s", folder, inside)
+			case isInside && folder == "execution":
+				t.Errorf("the leaf execution imports %s", inside)
+			case !isInside && strings.Contains(strings.Split(path, "/")[0], ".") && !within(path, allowed.outside):
+				t.Errorf("%s imports %s, which is not its library", folder, path)
+			}
+		}
+	}
+}
+
+// Folders whose names say nothing collect everything.
+func TestNamesOfFolders(t *testing.T) {
+	vague := []string{"internal", "util", "utils", "pkg", "types", "common", "helpers", "misc"}
+	for _, p := range list(t) {
+		for _, part := range strings.Split(strings.TrimPrefix(p.ImportPath, module), "/") {
+			if slices.Contains(vague, part) {
+				t.Errorf("%s: %q says nothing about what is in it", p.ImportPath, part)
+			}
+		}
+	}
+}
+
+// Docker's SDK is to be replaced one day; then one folder changes.
+func TestDockerIsHiddenByTheExecutor(t *testing.T) {
+	for _, p := range list(t) {
+		for _, path := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			if strings.HasPrefix(path, "github.com/docker/") && !strings.HasPrefix(p.ImportPath, module+"/executor") {
+				t.Errorf("%s imports %s", p.ImportPath, path)
+			}
+		}
+	}
+}
+
+func TestRequiredTopLevel(t *testing.T) {
+	for _, name := range []string{"cmd", "gateway", "policy", "executor", "vault", "policies", "images", "go.mod", "go.sum", "Makefile", "README.md"} {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+	required := []string{"github.com/gin-gonic/gin", "github.com/open-policy-agent/opa", "github.com/docker/docker v28.5.2"}
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range required {
+		if !strings.Contains(string(text), name) {
+			t.Errorf("go.mod does not require %s", name)
+		}
+	}
+}
+
+type listed struct {
+	ImportPath                                  string
+	GoFiles, Imports, TestImports, XTestImports []string
+}
+
+// list asks the go command, so that build tags and embedded packages count.
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports,TestImports,XTestImports", "./...")
+	cmd.Env = append(os.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []listed
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func within(path string, allowed []string) bool {
+	return slices.ContainsFunc(allowed, func(prefix string) bool {
+		return path == prefix || strings.HasPrefix(path, prefix+"/")
+	})
+}

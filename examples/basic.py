@@ -1,0 +1,2 @@
+print("Hello from sandbox!")
+print(2 + 2)

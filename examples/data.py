@@ -1,0 +1,2 @@
+numbers = INPUT_DATA["numbers"]
+result = {"sum": sum(numbers), "average": sum(numbers) / len(numbers), "count": len(numbers)}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor/wire"
@@ -76,9 +77,12 @@ func (e ending) limitsHit() []string {
 
 // result joins the ending with what the program left.
 func (c *conversation) result() execution.Result {
-	r := execution.Result{Outcome: c.ending.outcome(), Artifacts: c.artifacts}
+	r := execution.Result{Artifacts: c.artifacts}
 	r.Stdout, r.Truncated.Stdout = c.output.take(&c.output.stdout)
 	r.Stderr, r.Truncated.Stderr = c.output.take(&c.output.stderr)
+	// A program may be gone before it can be stopped for it.
+	c.ending.outputExceeded = c.ending.outputExceeded || r.Truncated.Stdout || r.Truncated.Stderr
+	r.Outcome = c.ending.outcome()
 	r.Value, r.ValueError = checkValue(c.value)
 	r.Usage.LimitsHit = c.ending.limitsHit()
 	if !c.ending.began.IsZero() {
@@ -108,11 +112,17 @@ func checkValue(value []byte) (json.RawMessage, string) {
 	if len(bytes.TrimSpace(value)) == 0 {
 		return nil, ""
 	}
+	// Depth first: the parser gives up on deep nesting too, and says less.
+	if depth(value) > maxValueDepth {
+		return nil, "the result is nested too deeply: at most 200 levels"
+	}
 	if !json.Valid(value) {
 		return nil, "the result is not JSON: write one JSON value to the file named by EXECGATE_RESULT"
 	}
-	if depth(value) > maxValueDepth {
-		return nil, "the result is nested too deeply: at most 200 levels"
+	// The parser lets any bytes through within a string; RFC 8259, section 8.1
+	// does not.
+	if !utf8.Valid(value) {
+		return nil, "the result is not UTF-8, as JSON has to be"
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, value); err != nil {
@@ -121,7 +131,7 @@ func checkValue(value []byte) (json.RawMessage, string) {
 	return compact.Bytes(), ""
 }
 
-// depth is the nesting of valid JSON.
+// depth is the nesting of JSON, and some number for anything else.
 func depth(value []byte) int {
 	deepest, now, inString := 0, 0, false
 	for i := 0; i < len(value); i++ {

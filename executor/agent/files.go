@@ -43,14 +43,8 @@ func layFile(frame wire.Frame) error {
 // gone by now, so nothing changes under the reader, but what they left is
 // hostile: links, devices, pipes and deep trees are passed over.
 func collect(control io.Writer, start wire.Start, exited *wire.Exited) error {
-	result, err := readResult(start.ResultBytes)
-	switch {
-	case err != nil:
-		exited.ResultError = err.Error()
-	case result != nil:
-		if err := wire.Write(control, wire.FrameResult, result); err != nil {
-			return err
-		}
+	if err := sendResult(control, start.ResultBytes, exited); err != nil {
+		return err
 	}
 	workspace, err := os.OpenRoot(wire.Workspace)
 	if err != nil {
@@ -71,37 +65,53 @@ func collect(control io.Writer, start wire.Start, exited *wire.Exited) error {
 // resultErrorBytes bounds what a driver may say about a result it cannot write.
 const resultErrorBytes = 1024
 
-// readResult returns the result that the program wrote, nil where it wrote none.
-func readResult(max int64) ([]byte, error) {
+// sendResult sends the result that the program wrote, if it wrote one, or why
+// it cannot be sent. It is not held in memory, which is the sandbox's own.
+func sendResult(control io.Writer, max int64, exited *wire.Exited) error {
 	folder, name := path.Split(wire.ResultPath)
 	root, err := os.OpenRoot(folder)
 	if err != nil {
-		return nil, fmt.Errorf("the result cannot be read: %w", err)
+		exited.ResultError = "the result cannot be read: " + err.Error()
+		return nil
 	}
 	defer root.Close()
-	if message, err := readRegular(root, name+wire.ResultErrorSuffix, resultErrorBytes); err == nil {
-		return nil, errors.New(string(message))
+	if file, size, err := openRegular(root, name+wire.ResultErrorSuffix, resultErrorBytes); err == nil {
+		defer file.Close()
+		message, err := io.ReadAll(io.LimitReader(file, size))
+		exited.ResultError = strings.ToValidUTF8(string(message), "\uFFFD")
+		if err == nil && exited.ResultError != "" {
+			return nil
+		}
 	}
-	result, err := readRegular(root, name, max)
+	file, size, err := openRegular(root, name, max)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
-	return result, err
+	if err != nil {
+		exited.ResultError = err.Error()
+		return nil
+	}
+	defer file.Close()
+	return wire.WriteFrom(control, wire.FrameResult, size, file)
 }
 
-// readRegular reads a regular file of at most max bytes.
-func readRegular(root *os.Root, name string, max int64) ([]byte, error) {
+// openRegular opens a regular file of at most max bytes and returns its size.
+func openRegular(root *os.Root, name string, max int64) (*os.File, int64, error) {
 	info, err := root.Lstat(name)
 	if err != nil {
-		return nil, fmt.Errorf("the result cannot be read: %w", err)
+		return nil, 0, fmt.Errorf("the result cannot be read: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("the result is not a regular file")
+		return nil, 0, errors.New("the result is not a regular file")
 	}
 	if info.Size() > max {
-		return nil, fmt.Errorf("the result is %d bytes, and at most %d are granted: return less, or ask for a larger result_kib", info.Size(), max)
+		return nil, 0, fmt.Errorf("the result is %d bytes, and at most %d are granted: return less, or ask for a larger result_kib", info.Size(), max)
 	}
-	return root.ReadFile(name)
+	file, err := root.Open(name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("the result cannot be read: %w", err)
+	}
+	return file, info.Size(), nil
 }
 
 // maxDepth bounds how deep artifacts may lie: each level costs a lookup of all

@@ -58,25 +58,34 @@ func WriteJSON(w io.Writer, typ FrameType, v any) error {
 	return Write(w, typ, payload)
 }
 
-// WriteFile writes a FrameFile or FrameArtifact with size bytes of content,
-// without holding them in memory. The payload is the length of the path as 16
-// bits, the path, and the content.
+// WriteFrom writes one frame whose payload is size bytes of content, without
+// holding them in memory. An error in the middle breaks the stream: the length
+// was promised.
+func WriteFrom(w io.Writer, typ FrameType, size int64, content io.Reader) error {
+	return writeFrom(w, typ, nil, size, content)
+}
+
+// WriteFile writes a FrameFile or FrameArtifact, as WriteFrom does. The payload
+// is the length of the path as 16 bits, the path, and the content.
 func WriteFile(w io.Writer, typ FrameType, path string, size int64, content io.Reader) error {
 	if len(path) > maxPathLength {
 		return fmt.Errorf("write frame %d: path of %d bytes, at most %d", typ, len(path), maxPathLength)
 	}
-	length := 2 + int64(len(path)) + size
+	return writeFrom(w, typ, append(binary.BigEndian.AppendUint16(nil, uint16(len(path))), path...), size, content)
+}
+
+// writeFrom writes one frame whose payload is prefix and size bytes of content.
+func writeFrom(w io.Writer, typ FrameType, prefix []byte, size int64, content io.Reader) error {
+	length := int64(len(prefix)) + size
 	if size < 0 || length > math.MaxUint32 {
 		return fmt.Errorf("write frame %d: content of %d bytes", typ, size)
 	}
-	head := make([]byte, headerSize+2, headerSize+2+len(path))
+	head := make([]byte, headerSize, headerSize+len(prefix))
 	head[0] = byte(typ)
 	binary.BigEndian.PutUint32(head[1:], uint32(length))
-	binary.BigEndian.PutUint16(head[headerSize:], uint16(len(path)))
-	if _, err := w.Write(append(head, path...)); err != nil {
+	if _, err := w.Write(append(head, prefix...)); err != nil {
 		return fmt.Errorf("write frame %d: %w", typ, err)
 	}
-	// The length is promised, so anything less breaks the stream.
 	if _, err := io.CopyN(w, content, size); err != nil {
 		return fmt.Errorf("write frame %d: %w", typ, err)
 	}

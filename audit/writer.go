@@ -227,7 +227,6 @@ func (w *writer) commit() {
 			w.owe(e, seq)
 		}
 	}
-	// From here on the callers run.
 	w.settle(first)
 	w.begin()
 }

@@ -2,12 +2,16 @@
 # title: What an agent may run
 # description: >-
 #   One file per concern. Each concern has a rule that holds only where its part of
-#   the request is granted (image_granted, env_granted, …) and a deny rule that says
-#   what to do where it does not hold. An allow needs every grant and no denial, so a
-#   field that is missing, a rule that is undefined and a tenant without data all deny.
+#   the request is granted (image_granted, env_granted, …). An allow needs every one of
+#   them, so a field that is missing, a rule that is undefined and a tenant without data
+#   all deny.
 #
-#   Each deny rule's metadata gives its id, code, message and remediation; words in
-#   angle brackets there are filled in by the rule.
+#   Two sets hold the reasons of a denial. deny is what forbids a request whatever is
+#   granted: add rules to it, in files of your own, to forbid more. refused explains what
+#   was asked for and is not granted; it is looked at only where a request is denied.
+#
+#   The metadata of these rules gives their id, code, message and remediation. Where
+#   these end in a colon, the rule adds what was asked for and what may be.
 package execgate
 
 # METADATA
@@ -16,7 +20,7 @@ package execgate
 # entrypoint: true
 decision := granted if {
 	allow
-} else := {"effect": "deny", "reasons": deny}
+} else := {"effect": "deny", "reasons": (deny | refused)}
 
 # METADATA
 # title: Whether everything that was asked for is granted
@@ -24,8 +28,10 @@ allow if {
 	count(deny) == 0
 	kind_granted
 	role_granted
-	image_granted
+	image_digest
 	language_granted
+	runtime
+	limits_granted
 	env_granted
 	network_granted
 	tools_granted
@@ -53,19 +59,25 @@ granted := {
 }
 
 # METADATA
-# title: A denial's reason
-# description: >-
-#   Made of the metadata of the rule that denies. It is filled in by one pass, so that a
-#   value which looks like a placeholder stays as it is.
-reason(metadata, values) := {
-	"code": metadata.custom.code,
-	"message": strings.replace_n(values, metadata.custom.message),
-	"rule": metadata.custom.id,
-	"remediation": strings.replace_n(values, metadata.custom.remediation),
+# title: A decision is whole
+# custom:
+#   id: decision.whole
+#   code: decision_incomplete
+#   message: Everything is granted, but the policy cannot work out the limits or another part of the decision.
+#   remediation: The security team has to complete the tenant's data.
+refused contains reason(rego.metadata.rule(), "", "") if {
+	allow
+	not granted
 }
 
 # METADATA
-# title: The elements of a list, to be read
-listed(elements) := concat(", ", sort(elements)) if {
-	count(elements) > 0
-} else := "none"
+# title: A denial's reason
+# description: >-
+#   Made of the metadata of the rule that denies, what the message is about and what the
+#   remediation offers.
+reason(metadata, subject, offer) := {
+	"code": metadata.custom.code,
+	"message": concat("", [metadata.custom.message, subject]),
+	"rule": metadata.custom.id,
+	"remediation": concat("", [metadata.custom.remediation, offer]),
+}

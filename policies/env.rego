@@ -31,13 +31,9 @@ _harmless(name) if {
 # custom:
 #   id: env.granted
 #   code: env_not_granted
-#   message: "These variables may not be set: <names>."
-#   remediation: 'Leave them out, or pass the values in the input. The tenant "<tenant>" may set names that match one of: <patterns>; names that steer an interpreter, a linker or the gateway (such as PATH, PYTHON…, LD_…) are never granted.'
-deny contains reason(rego.metadata.rule(), {
-	"<names>": listed({name | some name in object.get(input, ["action", "env_names"], [])} - env_allowed),
-	"<tenant>": input.principal.tenant,
-	"<patterns>": listed(object.get(tenant, ["env", "allowed"], [])),
-}) if {
-	tenant
+#   message: "These variables may not be set: "
+#   remediation: "Leave them out, or pass the values in the input. Names that steer an interpreter, a linker or the gateway (PATH, PYTHON…, LD_… and their like) are never granted; others are where they match one of: "
+refused contains reason(rego.metadata.rule(), concat(", ", {name | some name in object.get(input, ["action", "env_names"], [])} - env_allowed), concat(", ", object.get(tenant, ["env", "allowed"], []))) if {
 	not env_granted
+	tenant
 }

@@ -32,7 +32,7 @@ test_variables_of_another_form_are_denied if {
 
 test_one_wrong_variable_is_enough if {
 	decision := decision_for_env("default", ["MODE", "PATH", "mode"])
-	denial(decision, "env_not_granted").message == "These variables may not be set: PATH, mode."
+	denial(decision, "env_not_granted").message == "These variables may not be set: PATH, mode"
 }
 
 test_tenants_differ if {

@@ -16,22 +16,20 @@ image_digest := digest if {
 # METADATA
 # title: Language
 # description: Empty where a command is run instead of code.
-language_granted if input.action.language in ({name | some name in tenant.languages} | {""})
+language_granted if input.action.language == ""
+
+language_granted if input.action.language in tenant.languages
 
 # METADATA
 # title: Images are granted by name
 # custom:
 #   id: images.granted
 #   code: image_not_granted
-#   message: 'The image "<image>" is not granted to the tenant "<tenant>".'
-#   remediation: "Ask for one of these images: <granted>."
-deny contains reason(rego.metadata.rule(), {
-	"<image>": object.get(input, ["action", "image", "name"], ""),
-	"<tenant>": input.principal.tenant,
-	"<granted>": listed(object.get(tenant, "images", [])),
-}) if {
-	tenant
+#   message: "This image is not granted: "
+#   remediation: "Ask for one of the images that are granted: "
+refused contains reason(rego.metadata.rule(), object.get(input, ["action", "image", "name"], ""), concat(", ", object.get(tenant, "images", []))) if {
 	not image_granted
+	tenant
 }
 
 # METADATA
@@ -39,12 +37,9 @@ deny contains reason(rego.metadata.rule(), {
 # custom:
 #   id: images.resolved
 #   code: image_not_resolved
-#   message: 'The image "<image>" is granted, but this gateway has no such image.'
-#   remediation: "Ask for one of these images: <resolved>. The operator can build the image with `make images` and restart the gateway."
-deny contains reason(rego.metadata.rule(), {
-	"<image>": input.action.image.name,
-	"<resolved>": listed({name | some name in tenant.images; data.images[name]}),
-}) if {
+#   message: "This image is granted, but it is not on this gateway: "
+#   remediation: "Ask the operator to build it (make images) and to restart the gateway, or ask for one that is there: "
+refused contains reason(rego.metadata.rule(), input.action.image.name, concat(", ", {name | some name in tenant.images; data.images[name]})) if {
 	image_granted
 	not image_digest
 }
@@ -54,13 +49,9 @@ deny contains reason(rego.metadata.rule(), {
 # custom:
 #   id: images.language
 #   code: language_not_granted
-#   message: 'The language "<language>" is not granted to the tenant "<tenant>".'
-#   remediation: "Ask for one of these languages: <granted>."
-deny contains reason(rego.metadata.rule(), {
-	"<language>": object.get(input, ["action", "language"], ""),
-	"<tenant>": input.principal.tenant,
-	"<granted>": listed(object.get(tenant, "languages", [])),
-}) if {
-	tenant
+#   message: "This language is not granted: "
+#   remediation: "Ask for one of the languages that are granted: "
+refused contains reason(rego.metadata.rule(), object.get(input, ["action", "language"], ""), concat(", ", object.get(tenant, "languages", []))) if {
 	not language_granted
+	tenant
 }

@@ -73,12 +73,19 @@ test_clamp_is_the_default if {
 }
 
 test_tenant_without_limits_is_denied if {
-	every path in [["limits"], ["limits", "default"], ["limits", "ceiling"], ["limits", "default", "memory_mib"]] {
+	every path in [["limits"], ["limits", "default"], ["limits", "ceiling"]] {
 		decision := execgate.decision with input as request
 			with data.images as images
 			with data.tenants as {"default": without(path)}
 		denied_only(decision, "limits_undefined")
 	}
+}
+
+test_tenant_with_half_its_limits_is_denied if {
+	decision := execgate.decision with input as request
+		with data.images as images
+		with data.tenants as {"default": without(["limits", "default", "memory_mib"])}
+	denied_only(decision, "decision_incomplete")
 }
 
 # Every tenant of the data has every limit, and no default above its ceiling.

@@ -9,6 +9,6 @@ test_every_destination_is_denied if {
 			with input.action.network as [{"host": "pypi.org", "port": 443}, {"host": "10.0.0.1", "port": 80}]
 			with data.images as images
 		denied_only(decision, "network_not_granted")
-		denial(decision, "network_not_granted").message == "These destinations are not granted: 10.0.0.1:80, pypi.org:443."
+		denial(decision, "network_not_granted").message == "These destinations are not granted: 10.0.0.1:80, pypi.org:443"
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io/fs"
 	"path"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -52,14 +51,13 @@ func TestFormatted(t *testing.T) {
 // two have the same id.
 func TestDenyRulesAreDescribed(t *testing.T) {
 	ids := make(map[string]string)
-	placeholder := regexp.MustCompile(`<[a-z]+>`)
 	for name, text := range regoFiles(t) {
 		module, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{ProcessAnnotation: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, rule := range module.Rules {
-			if rule.Head.Name != "deny" {
+			if rule.Head.Name != "deny" && rule.Head.Name != "refused" {
 				continue
 			}
 			where := rule.Location.String()
@@ -78,14 +76,6 @@ func TestDenyRulesAreDescribed(t *testing.T) {
 				t.Errorf("%s: the id %s is also that of %s", where, id, other)
 			}
 			ids[id] = where
-			for _, key := range []string{"message", "remediation"} {
-				template, _ := custom[key].(string)
-				for _, word := range placeholder.FindAllString(template, -1) {
-					if !strings.Contains(string(rule.Location.Text)+rule.Head.String(), word) {
-						t.Errorf("%s: the rule does not fill in %s", where, word)
-					}
-				}
-			}
 		}
 	}
 	if len(ids) == 0 {

@@ -20,9 +20,9 @@ role_granted if {
 # custom:
 #   id: principal.kind
 #   code: action_not_granted
-#   message: 'The action "<kind>" is not granted.'
+#   message: "This kind of action is not granted: "
 #   remediation: Send the code to run as an execution.
-deny contains reason(rego.metadata.rule(), {"<kind>": object.get(input, ["action", "kind"], "unknown")}) if {
+deny contains reason(rego.metadata.rule(), object.get(input, ["action", "kind"], ""), "") if {
 	not kind_granted
 }
 
@@ -31,9 +31,9 @@ deny contains reason(rego.metadata.rule(), {"<kind>": object.get(input, ["action
 # custom:
 #   id: principal.tenant
 #   code: tenant_unknown
-#   message: 'The tenant "<tenant>" is not known to the policy.'
+#   message: "This tenant is not known to the policy: "
 #   remediation: Use a key of another tenant, or ask the security team to add this one to the policy's data.
-deny contains reason(rego.metadata.rule(), {"<tenant>": object.get(input, ["principal", "tenant"], "unknown")}) if {
+refused contains reason(rego.metadata.rule(), object.get(input, ["principal", "tenant"], ""), "") if {
 	not tenant
 }
 
@@ -44,6 +44,6 @@ deny contains reason(rego.metadata.rule(), {"<tenant>": object.get(input, ["prin
 #   code: role_missing
 #   message: Running code needs the role caller.
 #   remediation: Use a key that has the role caller.
-deny contains reason(rego.metadata.rule(), {}) if {
+deny contains reason(rego.metadata.rule(), "", "") if {
 	not role_granted
 }

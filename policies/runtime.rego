@@ -15,13 +15,9 @@ runtime := input.action.runtime if {
 # custom:
 #   id: runtime.granted
 #   code: runtime_not_granted
-#   message: 'The runtime "<runtime>" is not granted to the tenant "<tenant>".'
-#   remediation: "Leave the runtime out, or ask for one of these: <granted>."
-deny contains reason(rego.metadata.rule(), {
-	"<runtime>": object.get(input, ["action", "runtime"], ""),
-	"<tenant>": input.principal.tenant,
-	"<granted>": listed(object.get(tenant, "runtimes", [])),
-}) if {
-	tenant
+#   message: "This runtime is not granted: "
+#   remediation: "Leave runtime out, or ask for one that is granted: "
+refused contains reason(rego.metadata.rule(), object.get(input, ["action", "runtime"], ""), concat(", ", object.get(tenant, "runtimes", []))) if {
 	not runtime
+	tenant
 }

@@ -23,5 +23,5 @@ test_runtime_that_is_not_granted_is_denied if {
 		with input.action.runtime as "kata"
 		with data.images as images
 	denied_only(decision, "runtime_not_granted")
-	endswith(denial(decision, "runtime_not_granted").remediation, "runc.")
+	endswith(denial(decision, "runtime_not_granted").remediation, ": runc")
 }

@@ -12,6 +12,6 @@ session_granted if input.agent.session == ""
 #   code: session_not_granted
 #   message: Sessions are not granted.
 #   remediation: Leave session out. Pass what the program needs of an earlier one in the input or as files.
-deny contains reason(rego.metadata.rule(), {}) if {
+refused contains reason(rego.metadata.rule(), "", "") if {
 	not session_granted
 }

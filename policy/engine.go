@@ -53,13 +53,17 @@ type Engine struct {
 	activating sync.Mutex // held by Activate; Decide takes no lock
 	active     atomic.Pointer[policy]
 
-	// slots holds a token for each evaluation under way, abandoned ones
-	// included, so that their number is bounded whatever a policy does.
-	slots     chan struct{}
+	// workers holds a token for each goroutine that evaluates, abandoned ones
+	// included, so that their number is bounded whatever a policy does. queue
+	// hands them their work.
+	workers   chan struct{}
+	queue     chan *evaluation
 	abandoned atomic.Int64
 }
 
-// New returns an Engine that has no policy yet and therefore denies.
+// New returns an Engine that has no policy yet and therefore denies. It starts
+// nothing; evaluations run on goroutines that end when they have been idle for a
+// few seconds, so there is nothing to close.
 func New(config Config) (*Engine, error) {
 	if config.Deadline < 0 {
 		return nil, fmt.Errorf("policy deadline is %v: it must not be negative", config.Deadline)
@@ -78,9 +82,10 @@ func New(config Config) (*Engine, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Engine{
-		config: config,
-		log:    log,
-		slots:  make(chan struct{}, runtime.GOMAXPROCS(0)+config.MaxAbandoned),
+		config:  config,
+		log:     log,
+		workers: make(chan struct{}, runtime.GOMAXPROCS(0)+config.MaxAbandoned),
+		queue:   make(chan *evaluation),
 	}, nil
 }
 

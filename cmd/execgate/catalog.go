@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
@@ -15,6 +17,10 @@ import (
 	"github.com/execgate/execgate/policy"
 )
 
+// activateTimeout bounds putting a policy in force. It is not the time of the
+// request that caused it: everybody's next request depends on it.
+const activateTimeout = 30 * time.Second
+
 // catalog keeps the policy's view of images equal to the engine's: policy
 // grants names, the engine knows what each stands for now, and a decision must
 // name the digest.
@@ -22,51 +28,73 @@ type catalog struct {
 	executor *executor.Executor
 	policy   *policy.Engine
 	log      *audit.Log
+	logger   *slog.Logger
 	files    fs.FS
 	source   string
 
-	mu     sync.Mutex
-	active map[string]string // digests by name, in the policy in force; nil where there is none
+	mu sync.Mutex // also held while a policy is activated
+	// tried are the digests by name that activation was last tried with, nil
+	// before; refused is what came of it.
+	tried   map[string]string
+	refused error
 }
 
 // Resolve implements gateway.Images. Where the engine has another image under
 // the name by now, the policy is activated again with it first.
 func (c *catalog) Resolve(ctx context.Context, language, name string) (execution.Image, error) {
 	image, err := c.executor.Resolve(ctx, language, name)
+	if err != nil || c.knows(image) {
+		return image, err
+	}
+	digests, err := c.executor.Digests(ctx)
 	if err != nil {
 		return image, err
 	}
-	if !c.knows(image) {
-		// A policy that cannot be activated leaves the last one in force, which
-		// then denies this image.
-		c.refresh(ctx)
+	// A policy that cannot be activated leaves the last one in force, which
+	// then denies this image.
+	if err := c.activate(ctx, digests); err != nil {
+		c.logger.ErrorContext(ctx, "the policy could not be activated with the engine's present images", "error", err)
 	}
 	return image, nil
 }
 
+// knows reports whether activating again could change nothing.
 func (c *catalog) knows(image execution.Image) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.active != nil && c.active[image.Name] == image.Digest
+	return c.tried != nil && c.tried[image.Name] == image.Digest
 }
 
-// refresh activates the policy with the engine's present images. An engine that
-// does not answer has none: its requests are refused before policy is asked.
-func (c *catalog) refresh(ctx context.Context) error {
+// load activates the policy for the first time. An engine that does not answer
+// has no images: its requests are refused before policy is asked.
+func (c *catalog) load(ctx context.Context) error {
 	digests, err := c.executor.Digests(ctx)
 	if err != nil {
 		digests = map[string]string{}
 	}
+	return c.activate(ctx, digests)
+}
+
+// activate puts the policy in force with these digests and records it. What was
+// refused is refused again without being tried: requests cause this, and must
+// not make the gateway compile, or fill the log, once each.
+func (c *catalog) activate(ctx context.Context, digests map[string]string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.active != nil && maps.Equal(c.active, digests) {
-		return nil
+	if c.tried != nil && maps.Equal(c.tried, digests) {
+		return c.refused
 	}
-	revision, err := c.policy.Activate(ctx, policy.Bundle{Files: c.files, Source: c.source, Images: digests})
-	if err == nil {
-		c.active = digests
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), activateTimeout)
+	defer cancel()
+	revision, refused := c.policy.Activate(ctx, policy.Bundle{Files: c.files, Source: c.source, Images: digests})
+	if err := c.record(ctx, revision, refused); err != nil {
+		return errors.Join(refused, err) // tried again, until it is in the log
 	}
-	return errors.Join(err, c.record(ctx, revision, err))
+	c.tried, c.refused = digests, refused
+	if refused == nil {
+		c.logger.InfoContext(ctx, "policy is in force", "revision", revision, "source", c.source)
+	}
+	return refused
 }
 
 func (c *catalog) record(ctx context.Context, revision string, refused error) error {
@@ -83,6 +111,18 @@ func (c *catalog) record(ctx context.Context, revision string, refused error) er
 	}
 	_, err := c.log.Append(ctx, rec)
 	return err
+}
+
+// Ready implements gateway.Prober. What is wrong with a policy is not for
+// everybody, so the answer says where it stands.
+func (c *catalog) Ready(ctx context.Context) error {
+	if c.policy.Revision() == "" {
+		return &execution.Error{
+			Kind: execution.KindUnavailable, Code: execution.CodePolicyNotLoaded,
+			Detail: "no policy is in force, so every request is denied: the configured one was refused; the gateway's log and its policy_refused record say why",
+		}
+	}
+	return c.policy.Ready(ctx)
 }
 
 // policyFiles opens the policy in folder, or the embedded one.

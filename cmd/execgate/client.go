@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -27,6 +30,14 @@ type client struct {
 	http *http.Client
 }
 
+// The client waits as long as the program runs, but not for a gateway that is
+// not there. One that dies while it runs is noticed by TCP's keep-alive.
+const (
+	dialTimeout = 10 * time.Second
+	tlsTimeout  = 10 * time.Second
+	maxAnswer   = 2 << 30 // bytes: the largest artifacts that can be granted, in base64
+)
+
 // newClient returns a client of the gateway that the environment names.
 func newClient() (*client, error) {
 	base := os.Getenv(envURL)
@@ -34,14 +45,14 @@ func newClient() (*client, error) {
 		base = "http://127.0.0.1:8080"
 	}
 	parsed, err := url.Parse(base)
-	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
-		return nil, usage("%s is %q: it must be an http or https address", envURL, base)
+	if err != nil || parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "" || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
+		return nil, usage("%s must be an http or https address such as http://127.0.0.1:8080", envURL)
 	}
 	key := os.Getenv(envKey)
 	if key == "" {
 		return nil, usage("%s is not set: set it to an API key (the first one is in STATE/admin.key), or use --local", envKey)
 	}
-	return &client{base: strings.TrimSuffix(base, "/"), key: execution.NewSecret(key), http: http.DefaultClient}, nil
+	return &client{base: strings.TrimSuffix(base, "/"), key: execution.NewSecret(key), http: newHTTPClient()}, nil
 }
 
 // answer is what a gateway said.
@@ -68,23 +79,48 @@ func (c *client) call(ctx context.Context, method, path string, body any) (answe
 	req.Header.Set("Authorization", "Bearer "+c.key.Reveal())
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
+	if err != nil && ctx.Err() != nil {
+		return answer{}, errInterrupted
+	}
 	if err != nil {
 		return answer{}, coded{exitUnavailable, fmt.Errorf("the gateway is out of reach: %w", err)}
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
+	if to := resp.Header.Get("Location"); resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return answer{}, usage("%s leads on to %q: name the gateway itself; the key is sent nowhere else", envURL, to)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil && ctx.Err() != nil {
+		return answer{}, errInterrupted
+	}
 	if err != nil {
 		return answer{}, coded{exitUnavailable, fmt.Errorf("the gateway's answer broke off: %w", err)}
+	}
+	if len(text) > maxAnswer {
+		return answer{}, errors.New("the gateway's answer is larger than any can be")
 	}
 	return answer{resp.StatusCode, text}, nil
 }
 
+var errInterrupted = coded{exitInterrupted, errors.New("interrupted; a gateway stops what it runs for a caller that is gone")}
+
+func newHTTPClient() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	transport.TLSHandshakeTimeout = tlsTimeout
+	return &http.Client{Transport: transport, CheckRedirect: noRedirect}
+}
+
+// noRedirect makes a client hand out a redirect as it came: the key is for the
+// address that was named, and no other.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // problem is a refusal (RFC 9457).
 type problem struct {
-	Title   string             `json:"title"`
-	Detail  string             `json:"detail"`
-	Reasons []execution.Reason `json:"reasons"`
-	Errors  []execution.FieldError
+	Title   string                 `json:"title"`
+	Detail  string                 `json:"detail"`
+	Reasons []execution.Reason     `json:"reasons"`
+	Errors  []execution.FieldError `json:"errors"`
 }
 
 // err returns the refusal in words, with its exit code; nil for a success.
@@ -99,12 +135,12 @@ func (a answer) err() error {
 		text += ": " + p.Detail
 	}
 	for _, r := range p.Reasons {
-		text += fmt.Sprintf("\n  %s: %s %s", r.Code, r.Message, r.Remediation)
+		text += strings.TrimRight(fmt.Sprintf("\n  %s: %s %s", r.Code, r.Message, r.Remediation), " ")
 	}
 	for _, e := range p.Errors {
 		text += fmt.Sprintf("\n  %s: %s", e.Pointer, e.Detail)
 	}
-	return coded{codeOfStatus(a.status), fmt.Errorf("%s", text)}
+	return coded{codeOfStatus(a.status), errors.New(text)}
 }
 
 // print writes the body as it came, indented.

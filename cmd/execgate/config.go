@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"strings"
-
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/structs"
-	"github.com/knadh/koanf/v2"
-	"go.yaml.in/yaml/v3"
+	"math"
+	"net"
+	"slices"
+	"strconv"
 )
 
 // configSchema describes the configuration file for editors and for people.
@@ -20,63 +15,60 @@ import (
 //go:embed config.schema.json
 var configSchema []byte
 
-// envPrefix begins the name of the variable that overrides a setting:
-// requests.max_running is EXECGATE_REQUESTS_MAX_RUNNING.
-const envPrefix = "EXECGATE_"
-
 // Config is the whole configuration. A setting's value is that of its flag,
 // else of its environment variable, else of the file, else the default.
-// Secrets have no place in it.
+// Secrets have no place in it. config.schema.json says the same for editors and
+// for people.
 type Config struct {
 	// Listen is the address of the HTTP API.
-	Listen string `koanf:"listen" yaml:"listen"`
+	Listen string `yaml:"listen"`
 	// State is the folder for everything that lasts; empty: see stateFolder.
-	State    string         `koanf:"state" yaml:"state"`
-	Log      LogConfig      `koanf:"log" yaml:"log"`
-	Requests RequestsConfig `koanf:"requests" yaml:"requests"`
-	Policy   PolicyConfig   `koanf:"policy" yaml:"policy"`
-	Executor ExecutorConfig `koanf:"executor" yaml:"executor"`
-	Audit    AuditConfig    `koanf:"audit" yaml:"audit"`
+	State    string         `yaml:"state"`
+	Log      LogConfig      `yaml:"log"`
+	Requests RequestsConfig `yaml:"requests"`
+	Policy   PolicyConfig   `yaml:"policy"`
+	Executor ExecutorConfig `yaml:"executor"`
+	Audit    AuditConfig    `yaml:"audit"`
 }
 
 // LogConfig is about the process's own log, on standard error.
 type LogConfig struct {
-	Level  string `koanf:"level" yaml:"level"`   // debug, info, warn, error
-	Format string `koanf:"format" yaml:"format"` // text, json
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
 }
 
 // RequestsConfig bounds what is taken in.
 type RequestsConfig struct {
-	MaxRunning int   `koanf:"max_running" yaml:"max_running"` // executions at once
-	MaxBodyKiB int64 `koanf:"max_body_kib" yaml:"max_body_kib"`
-	MaxCodeKiB int64 `koanf:"max_code_kib" yaml:"max_code_kib"`
+	MaxRunning int   `yaml:"max_running"` // executions at once
+	MaxBodyKiB int64 `yaml:"max_body_kib"`
+	MaxCodeKiB int64 `yaml:"max_code_kib"`
 	// DrainMS is how long running executions may go on at shutdown.
-	DrainMS int64 `koanf:"drain_ms" yaml:"drain_ms"`
+	DrainMS int64 `yaml:"drain_ms"`
 }
 
 // PolicyConfig is about the organisation's policy.
 type PolicyConfig struct {
-	Folder      string `koanf:"folder" yaml:"folder"` // empty: the embedded policy
-	DeadlineMS  int64  `koanf:"deadline_ms" yaml:"deadline_ms"`
-	InputCode   bool   `koanf:"input_code" yaml:"input_code"`   // policies see the code itself
-	Environment string `koanf:"environment" yaml:"environment"` // policies see it as context.environment
+	Folder      string `yaml:"folder"` // empty: the embedded policy
+	DeadlineMS  int64  `yaml:"deadline_ms"`
+	InputCode   bool   `yaml:"input_code"`  // policies see the code itself
+	Environment string `yaml:"environment"` // policies see it as context.environment
 }
 
 // ExecutorConfig is about sandboxes.
 type ExecutorConfig struct {
-	Engine         string `koanf:"engine" yaml:"engine"` // address; empty: DOCKER_HOST, then the default socket
-	Agent          string `koanf:"agent" yaml:"agent"`   // path of execgate-agent; empty: beside execgate
-	Images         string `koanf:"images" yaml:"images"` // path of an images.yaml; empty: the embedded list
-	FirstUID       int    `koanf:"first_uid" yaml:"first_uid"`
-	UIDCount       int    `koanf:"uid_count" yaml:"uid_count"`
-	StopGraceMS    int64  `koanf:"stop_grace_ms" yaml:"stop_grace_ms"`
-	StartTimeoutMS int64  `koanf:"start_timeout_ms" yaml:"start_timeout_ms"`
+	Engine         string `yaml:"engine"` // address; empty: DOCKER_HOST, then the default socket
+	Agent          string `yaml:"agent"`  // path of execgate-agent; empty: beside execgate
+	Images         string `yaml:"images"` // path of an images.yaml; empty: the embedded list
+	FirstUID       int    `yaml:"first_uid"`
+	UIDCount       int    `yaml:"uid_count"`
+	StopGraceMS    int64  `yaml:"stop_grace_ms"`
+	StartTimeoutMS int64  `yaml:"start_timeout_ms"`
 }
 
 // AuditConfig is about the audit log.
 type AuditConfig struct {
-	SegmentMiB int64 `koanf:"segment_mib" yaml:"segment_mib"`
-	BudgetMS   int64 `koanf:"budget_ms" yaml:"budget_ms"` // how long a record may take to become durable
+	SegmentMiB int64 `yaml:"segment_mib"`
+	BudgetMS   int64 `yaml:"budget_ms"` // how long a record may take to become durable
 }
 
 func defaultConfig() Config {
@@ -90,76 +82,57 @@ func defaultConfig() Config {
 	}
 }
 
-// loadConfig reads the file at path, where one is given, and the environment.
-func loadConfig(path string, lookup func(string) (string, bool)) (Config, error) {
-	k := koanf.New(".")
-	if err := k.Load(structs.Provider(defaultConfig(), "koanf"), nil); err != nil {
-		return Config{}, fmt.Errorf("read the defaults: %w", err)
-	}
-	keys := k.Keys()
-	if path != "" {
-		values, err := readConfigFile(path)
-		if err != nil {
-			return Config{}, usage("configuration %s: %w", path, err)
-		}
-		if err := k.Load(confmap.Provider(values, "."), nil); err != nil {
-			return Config{}, usage("configuration %s: %w", path, err)
-		}
-	}
-	for _, key := range keys {
-		if value, ok := lookup(envName(key)); ok {
-			k.Set(key, value)
-		}
-	}
-	var cfg Config
-	if err := k.Unmarshal("", &cfg); err != nil {
-		return Config{}, usage("configuration: %w", err)
-	}
-	return cfg, cfg.validate()
+// bound is the range of a setting that is a number.
+type bound struct {
+	key      string
+	value    int64
+	min, max int64
 }
 
-// envName is the variable of a setting.
-func envName(key string) string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+// bounds are those of config.schema.json. The upper ones catch slips of the
+// hand and overflow.
+func (c Config) bounds() []bound {
+	return []bound{
+		{"requests.max_running", int64(c.Requests.MaxRunning), 1, 10_000},
+		{"requests.max_body_kib", c.Requests.MaxBodyKiB, 1, 1 << 20},
+		{"requests.max_code_kib", c.Requests.MaxCodeKiB, 1, 1 << 20},
+		{"requests.drain_ms", c.Requests.DrainMS, 1, 24 * 60 * 60 * 1000},
+		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
+		{"executor.first_uid", int64(c.Executor.FirstUID), 1000, math.MaxInt32},
+		{"executor.uid_count", int64(c.Executor.UIDCount), 1, 1_000_000},
+		{"executor.stop_grace_ms", c.Executor.StopGraceMS, 1, 60_000},
+		{"executor.start_timeout_ms", c.Executor.StartTimeoutMS, 1, 600_000},
+		{"audit.segment_mib", c.Audit.SegmentMiB, 1, 1024},
+		{"audit.budget_ms", c.Audit.BudgetMS, 1, 60_000},
+	}
 }
 
-// readConfigFile reads YAML strictly: a key that is not known, or stands twice,
-// is an error that names its line.
-func readConfigFile(path string) (map[string]any, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	strict := yaml.NewDecoder(bytes.NewReader(text))
-	strict.KnownFields(true)
-	if err := strict.Decode(&Config{}); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if err := strict.Decode(&Config{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is more than one document in the file")
-	}
-	values := map[string]any{}
-	if err := yaml.Unmarshal(text, &values); err != nil {
-		return nil, err
-	}
-	return values, nil
-}
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
 
 // validate reports everything that is wrong with the values.
 func (c Config) validate() error {
 	var errs []error
-	positive := map[string]int64{
-		"requests.max_running": int64(c.Requests.MaxRunning), "requests.max_body_kib": c.Requests.MaxBodyKiB,
-		"requests.max_code_kib": c.Requests.MaxCodeKiB, "requests.drain_ms": c.Requests.DrainMS,
-		"policy.deadline_ms": c.Policy.DeadlineMS, "executor.first_uid": int64(c.Executor.FirstUID),
-		"executor.uid_count": int64(c.Executor.UIDCount), "executor.stop_grace_ms": c.Executor.StopGraceMS,
-		"executor.start_timeout_ms": c.Executor.StartTimeoutMS, "audit.segment_mib": c.Audit.SegmentMiB,
-		"audit.budget_ms": c.Audit.BudgetMS,
-	}
-	for key, value := range positive {
-		if value <= 0 || value > 1<<31 {
-			errs = append(errs, fmt.Errorf("%s is %d: it must be a positive number", key, value))
+	for _, b := range c.bounds() {
+		if b.value < b.min || b.value > b.max {
+			errs = append(errs, fmt.Errorf("%s is %d: it must be from %d to %d", b.key, b.value, b.min, b.max))
 		}
+	}
+	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
+		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
+	}
+	if !slices.Contains(logLevels, c.Log.Level) {
+		errs = append(errs, fmt.Errorf("log.level is %q: it is one of %q", c.Log.Level, logLevels))
+	}
+	if !slices.Contains(logFormats, c.Log.Format) {
+		errs = append(errs, fmt.Errorf("log.format is %q: it is one of %q", c.Log.Format, logFormats))
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen is %q: it must be an address such as 127.0.0.1:8080", c.Listen))
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		errs = append(errs, fmt.Errorf("listen is %q: its port must be a number up to 65535", c.Listen))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return usage("configuration: %w", err)

@@ -6,8 +6,9 @@ import (
 	"net/http"
 )
 
-// Exit codes. 69, 75 and 77 are those of sysexits.h, 124 that of timeout(1),
-// 125 that of docker run where it is not the program's.
+// Exit codes. 69, 75 and 77 are those of sysexits.h (EX_UNAVAILABLE,
+// EX_TEMPFAIL, EX_NOPERM), 124 that of timeout(1), 125 that of docker run where
+// it is not the program's, 130 that of a shell for SIGINT.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
@@ -16,6 +17,7 @@ const (
 	exitDenied      = 77
 	exitTimedOut    = 124
 	exitStopped     = 125
+	exitInterrupted = 130
 )
 
 // exitCode ends the command without another word: all was said already.
@@ -50,11 +52,11 @@ func codeOf(err error) int {
 // codeOfStatus is the exit code of an answer that is not a success.
 func codeOfStatus(status int) int {
 	switch status {
-	case http.StatusForbidden:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return exitDenied
 	case http.StatusTooManyRequests:
 		return exitBusy
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 		return exitUnavailable
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge:
 		return exitUsage

@@ -17,15 +17,14 @@ func newKeys() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
 		Short: "Make, list and revoke API keys of a running gateway",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke())
+	group(cmd, newKeysCreate(), newKeysList(), newKeysRevoke())
 	return cmd
 }
 
 func newKeysCreate() *cobra.Command {
-	var tenant, label, format string
+	var tenant, label string
+	var output format
 	var roles []string
 	var ttl time.Duration
 	cmd := &cobra.Command{
@@ -38,14 +37,17 @@ func newKeysCreate() *cobra.Command {
 			if label != "" {
 				body["label"] = label
 			}
-			if ttl > 0 {
+			if cmd.Flags().Changed("expires") {
+				if ttl <= 0 {
+					return usage("--expires is %s: a key that never lived is of no use", ttl)
+				}
 				body["expires"] = time.Now().Add(ttl).UTC().Format(time.RFC3339)
 			}
 			got, err := callGateway(cmd, http.MethodPost, "/v1/keys", body)
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if output == formatJSON {
 				return got.print(cmd.OutOrStdout())
 			}
 			var made struct {
@@ -63,14 +65,13 @@ func newKeysCreate() *cobra.Command {
 	flags.StringSliceVar(&roles, "role", nil, "role of the key: caller, approver, auditor, policy_author, admin")
 	flags.StringVar(&label, "label", "", "what the key is for")
 	flags.DurationVar(&ttl, "expires", 0, "how long the key lives, such as 720h (default: until revoked)")
-	flags.StringVar(&format, "output", "text", "text for the key alone, or json")
-	cmd.MarkFlagRequired("tenant")
-	cmd.MarkFlagRequired("role")
+	output.register(cmd, "text for the key alone, or json")
+	required(cmd, "tenant", "role")
 	return cmd
 }
 
 func newKeysList() *cobra.Command {
-	var format string
+	var output format
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List keys, without their secrets",
@@ -80,7 +81,7 @@ func newKeysList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if output == formatJSON {
 				return got.print(cmd.OutOrStdout())
 			}
 			var list struct {
@@ -101,7 +102,7 @@ func newKeysList() *cobra.Command {
 			return table.Flush()
 		},
 	}
-	cmd.Flags().StringVar(&format, "output", "text", "text, or json")
+	output.register(cmd, "text, or json")
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,15 +14,13 @@ func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Test and try out policies",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPolicyTest(), newPolicyEval())
+	group(cmd, newPolicyTest(), newPolicyEval())
 	return cmd
 }
 
 func newPolicyTest() *cobra.Command {
-	var format string
+	var output format
 	cmd := &cobra.Command{
 		Use:   "test [DIR]",
 		Short: "Run a policy's own tests, with coverage (default: the embedded policy)",
@@ -37,7 +34,7 @@ func newPolicyTest() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if output == formatJSON {
 				err = printJSON(cmd.OutOrStdout(), report)
 			} else {
 				showTests(cmd.OutOrStdout(), report)
@@ -51,7 +48,7 @@ func newPolicyTest() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&format, "output", "text", "text, or json")
+	output.register(cmd, "text, or json for every test")
 	return cmd
 }
 
@@ -114,11 +111,4 @@ func newPolicyEval() *cobra.Command {
 	cmd.Flags().StringVar(&input, "input", "-", "file with the input document, as docs/policy-input.md describes it; - is standard input")
 	cmd.Flags().StringArrayVar(&images, "image", nil, "digest of an image, as NAME=sha256:...")
 	return cmd
-}
-
-// printJSON writes v for people and programs alike.
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
 }

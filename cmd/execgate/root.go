@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	return codeOf(err)
 }
 
+// newRoot returns the tree of commands. It is made anew for each command line,
+// because flags keep what they were set to.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "execgate",
@@ -40,16 +43,18 @@ func newRoot() *cobra.Command {
 		Long: `Execgate decides each execution by Rego that you own, runs it in a sandbox that
 has no network, and leaves a record that nobody can edit.
 
-Exit codes: 0 done; 2 usage; 69 the gateway or its engine is out of reach;
-75 the gateway is busy; 77 denied; 124 timed out; 125 stopped by another limit
-or killed; otherwise that of the program, or 1.`,
+Exit codes: 0 done; 1 failed; 2 the command line, the configuration or the
+request is wrong; 69 the gateway, its engine, its log or its state folder is not
+to be had; 75 the gateway is busy; 77 denied, or the key is not accepted; 124
+timed out; 125 stopped by another limit or killed; 130 interrupted. The exit
+code of a program that ended by itself is passed on.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	group(root, newServe(), newRun(), newKeys(), newAudit(), newPolicy(), newVersion())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(newServe(), newRun(), newKeys(), newAudit(), newPolicy(), newVersion())
 	return root
 }
 
@@ -60,5 +65,36 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return usage("%w; see `%s --help`", err, cmd.CommandPath())
 		}
 		return nil
+	}
+}
+
+// group makes cmd the head of commands, which does nothing by itself.
+func group(cmd *cobra.Command, commands ...*cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if len(given) == 0 {
+			return nil
+		}
+		advice := ""
+		if alike := cmd.SuggestionsFor(given[0]); len(alike) > 0 {
+			advice = "; did you mean " + strings.Join(alike, " or ") + "?"
+		}
+		return usage("unknown command %q for %q%s; see `%[2]s --help`", given[0], cmd.CommandPath(), advice)
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.AddCommand(commands...)
+}
+
+// required makes flags required. Cobra's own check would not be an error of
+// usage.
+func required(cmd *cobra.Command, names ...string) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		for _, name := range names {
+			if !cmd.Flags().Changed(name) {
+				return usage("--%s is missing; see `%s --help`", name, cmd.CommandPath())
+			}
+		}
+		return run(cmd, given)
 	}
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 
@@ -21,7 +24,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	flags.StringVar(&s.agent, "agent", "", "path of execgate-agent (default beside execgate)")
 }
 
-// config joins flags, environment, file and defaults.
+// config joins flags, environment, file and defaults, and validates them.
 func (s *settings) config(cmd *cobra.Command) (Config, error) {
 	cfg, err := loadConfig(s.file, os.LookupEnv)
 	if err != nil {
@@ -36,9 +39,11 @@ func (s *settings) config(cmd *cobra.Command) (Config, error) {
 		}
 	}
 	if cfg.State == "" {
-		cfg.State, err = stateFolder(os.LookupEnv)
+		if cfg.State, err = stateFolder(os.LookupEnv); err != nil {
+			return cfg, err
+		}
 	}
-	return cfg, err
+	return cfg, cfg.validate()
 }
 
 func newServe() *cobra.Command {
@@ -57,26 +62,33 @@ STATE/admin.key.`,
 			if err != nil {
 				return err
 			}
-			logger, err := newLogger(cfg.Log, cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			listener, err := net.Listen("tcp", cfg.Listen)
-			if err != nil {
-				return fmt.Errorf("listen: %w", err)
-			}
-			defer listener.Close()
-			a, err := newApp(cmd.Context(), cfg, logger, nil)
-			if err != nil {
-				return err
-			}
-			logger.Info("gateway is starting", "listen", listener.Addr().String(), "state", cfg.State, "gateway", a.state.gateway, "version", version())
-			err = a.run(cmd.Context(), listener)
-			logger.Info("gateway has stopped")
-			return err
+			return serve(cmd.Context(), cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
 		},
 	}
 	s.register(cmd)
 	cmd.Flags().StringVar(&s.listen, "listen", "", "address of the HTTP API (default 127.0.0.1:8080)")
 	return cmd
+}
+
+// serve runs a gateway until ctx ends. The address is taken last, so that a
+// second gateway on one state folder is told about the folder.
+func serve(ctx context.Context, cfg Config, logger *slog.Logger) error {
+	for _, name := range strangers(os.Environ()) {
+		logger.Warn("this variable is not a setting", "variable", name)
+	}
+	a, err := newApp(ctx, cfg, logger, nil)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen (another address is named by --listen): %w", err), a.close())
+	}
+	if at, ok := listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+		logger.Warn("keys and code travel unencrypted on this address: let a proxy with TLS stand before it, and nothing else reach it", "listen", at.String())
+	}
+	logger.Info("gateway is starting", "listen", listener.Addr().String(), "state", cfg.State, "gateway", a.state.gateway, "version", version())
+	err = a.run(ctx, listener)
+	logger.Info("gateway has stopped")
+	return err
 }

@@ -26,19 +26,19 @@ func version() string {
 }
 
 func newVersion() *cobra.Command {
-	var format string
+	var output format
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format == "json" {
+			if output == formatJSON {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "execgate %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&format, "output", "text", "text, or json")
+	output.register(cmd, "text, or json")
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor/wire"
@@ -18,16 +19,21 @@ type conversation struct {
 	job    execution.Job
 	output *output
 
+	began     time.Time // when the job was sent
 	phase     phase
 	ending    ending
 	value     []byte
 	artifacts []execution.Artifact
+
+	measured   chan struct{} // closed when the engine has said, or not, what was used; nil before it is asked
+	engineCPU  time.Duration
+	enginePeak int64 // bytes
 }
 
 // converse sends the job, keeps its deadlines, and turns what comes back into
 // a Result.
 func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
-	c := &conversation{e: e, sb: sb, job: job, output: newOutput(job.Grant.Limits.OutputKiB << 10)}
+	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), output: newOutput(job.Grant.Limits.OutputKiB << 10)}
 	defer sb.session.Close()
 
 	// What is written to the sandbox may wait for a hostile reader, so writing

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -22,12 +23,20 @@ const probeTimeout = 2 * time.Second
 // retryAfter is what a caller is told while the engine is away.
 const retryAfter = 2 * time.Second
 
+// imagesAge is how old may be what is known of the images' names.
+const imagesAge = 2 * time.Second
+
+// agentAge is how soon the agent's volume is looked at again, where sandboxes
+// do not start.
+const agentAge = 10 * time.Second
+
 // engine is a container engine that has been found fit: what was learned of it
 // holds until it is lost.
 type engine struct {
 	cli    *client.Client
 	facts  engineFacts
-	images map[string]imageState // by name
+	images *images
+	since  time.Time
 }
 
 // engines finds the engine when it is first needed and again after it was lost.
@@ -35,8 +44,17 @@ type engines struct {
 	cfg Config
 	cli *client.Client
 
-	mu    sync.Mutex // held while preparing, so that it is done once
-	ready *engine
+	mu      sync.Mutex
+	ready   *engine
+	attempt *attempt // under way, or nil
+}
+
+// attempt is one preparation, which everyone who needs the engine waits for: a
+// hung engine costs its callers one timeout, and not one after another.
+type attempt struct {
+	done   chan struct{}
+	engine *engine
+	err    error
 }
 
 func newEngines(cfg Config) (*engines, error) {
@@ -51,28 +69,60 @@ func newEngines(cfg Config) (*engines, error) {
 	return &engines{cfg: cfg, cli: cli}, nil
 }
 
-// get returns the engine, preparing it where that was not done yet.
+// get returns the engine, preparing it where that was not done yet. Its errors
+// are of KindUnavailable, or ctx's.
 func (s *engines) get(ctx context.Context) (*engine, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.ready != nil {
+		defer s.mu.Unlock()
 		return s.ready, nil
 	}
+	a := s.attempt
+	if a == nil {
+		a = &attempt{done: make(chan struct{})}
+		s.attempt = a
+		// It is not the first caller's alone, so it does not end with its context.
+		go s.try(context.WithoutCancel(ctx), a)
+	}
+	s.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.engine, a.err
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	}
+}
+
+func (s *engines) try(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	e, err := s.prepare(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		a.err = unavailable(err)
 	}
-	s.ready = e
-	return e, nil
+	a.engine = e
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready, s.attempt = e, nil
+	close(a.done)
 }
 
 // forget makes the next call of get look at the engine again.
-func (s *engines) forget() {
+func (s *engines) forget(e *engine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready = nil
+	if s.ready == e {
+		s.ready = nil
+	}
+}
+
+// doubt is called with the error of one sandbox. The engine is forgotten where
+// it does not answer, and where it does not start sandboxes: its volume with the
+// agent may be gone.
+func (s *engines) doubt(ctx context.Context, e *engine, err error) {
+	if errors.Is(err, errNotStarted) && time.Since(e.since) > agentAge || s.ping(ctx) != nil {
+		s.forget(e)
+	}
 }
 
 func (s *engines) prepare(ctx context.Context) (*engine, error) {
@@ -90,16 +140,19 @@ func (s *engines) prepare(ctx context.Context) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	images, err := resolveImages(ctx, s.cli, s.cfg.Images)
+	found, err := resolveImages(ctx, s.cli, s.cfg.Images)
 	if err != nil {
 		return nil, err
 	}
-	volume, err := provideAgent(ctx, s.cli, s.cfg.Agent, info.Architecture, images)
+	volume, err := provideAgent(ctx, s.cli, s.cfg.Agent, info.Architecture, found)
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.Logger.Info("engine is ready", "version", info.ServerVersion, "api", s.cli.ClientVersion(), "cgroup", info.CgroupVersion, "images", len(images))
-	return &engine{cli: s.cli, facts: engineFacts{AgentVolume: volume, Seccomp: profile}, images: images}, nil
+	s.cfg.Logger.Info("engine is ready", "version", info.ServerVersion, "api", s.cli.ClientVersion(), "cgroup", info.CgroupVersion, "images", len(found))
+	return &engine{
+		cli: s.cli, since: time.Now(), facts: engineFacts{AgentVolume: volume, Seccomp: profile},
+		images: newImages(s.cli, s.cfg.Images, found),
+	}, nil
 }
 
 // ping asks whether the engine answers at all.

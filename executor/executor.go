@@ -14,11 +14,11 @@ import (
 
 // Executor runs jobs in sandboxes of one engine.
 type Executor struct {
-	cfg     Config
-	engines *engines
-	uids    uids
-	running running
-	pending sync.WaitGroup // cleanup in the background
+	cfg      Config
+	engines  *engines
+	uids     uids
+	running  running
+	underWay underWay
 }
 
 // New validates cfg and starts nothing. The engine need not answer yet.
@@ -37,42 +37,53 @@ func New(cfg Config) (*Executor, error) {
 }
 
 // Run reaps what an earlier life of this gateway left, and then what anyone
-// left past its deadline, until ctx ends. It returns when every sandbox that
-// Execute used has been removed; Execute must not be called after ctx ends.
+// left past its deadline, until ctx ends. From then on Execute refuses; Run
+// returns when those executions that are under way have ended, by their limits
+// or their own contexts, and every sandbox that Execute used has been removed.
 func (e *Executor) Run(ctx context.Context) error {
 	e.reapUntil(ctx)
-	e.pending.Wait()
+	e.underWay.stop()
 	return nil
 }
 
-// Ready reports whether a job could be run now.
+// Ready reports whether a job could be run now: nil, or what is missing.
 func (e *Executor) Ready(ctx context.Context) error {
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return err
 	}
 	if err := e.engines.ping(ctx); err != nil {
-		e.engines.forget()
+		e.engines.forget(engine)
 		return unavailable(err)
 	}
-	if len(engine.images) < len(e.cfg.Images) {
-		return fmt.Errorf("the engine has %d of %d images", len(engine.images), len(e.cfg.Images))
+	found, err := engine.images.current(ctx)
+	if err != nil {
+		return err
+	}
+	if len(found) < len(e.cfg.Images) {
+		return fmt.Errorf("the engine has %d of %d images", len(found), len(e.cfg.Images))
 	}
 	return nil
 }
 
 // Execute runs one job in one sandbox. Whatever the program does is a Result;
 // an error means that the engine or the gateway failed, and that the program's
-// effects, if it was started, are unknown. When ctx ends the sandbox is killed
-// and the outcome is cancelled.
+// effects, if it was started, are unknown. Errors are of KindUnavailable where
+// the same job may succeed later. When ctx is cancelled the sandbox is killed
+// and the outcome is cancelled. Job.ID is unique among those under way. Execute
+// may be called by many at once.
 func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Result, error) {
+	if !e.underWay.begin() {
+		return execution.Result{}, unavailable(errors.New("the gateway is stopping"))
+	}
+	defer e.underWay.end()
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return cancelledOr(ctx, err)
 	}
-	image, ok := engine.byDigest(job.Grant.Image)
-	if !ok {
-		return execution.Result{}, fmt.Errorf("the granted image %s is not one that is configured", job.Grant.Image)
+	image, err := engine.images.byDigest(ctx, job.Grant.Image)
+	if err != nil {
+		return cancelledOr(ctx, err)
 	}
 	e.running.add(job.ID)
 	defer e.running.remove(job.ID)
@@ -81,14 +92,23 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
 		Image: image.facts, Engine: engine.facts,
 	})
+	if errors.Is(err, errNoMemory) {
+		return execution.Result{
+			Outcome: execution.OutcomeOutOfMemory, Usage: execution.Usage{LimitsHit: []string{"memory_mib"}},
+		}, nil
+	}
 	if err != nil {
-		if execution.KindOf(err) == execution.KindUnavailable {
-			e.engines.forget() // it may have been replaced, or its images rebuilt
+		if ctx.Err() == nil {
+			e.engines.doubt(ctx, engine, err)
 		}
 		return cancelledOr(ctx, err)
 	}
 	defer e.discard(sb)
-	return e.converse(ctx, sb, job, image)
+	result, err := e.converse(ctx, sb, job, image)
+	if err != nil {
+		e.engines.doubt(context.WithoutCancel(ctx), engine, err)
+	}
+	return result, err
 }
 
 // deadline is when anyone may take the container for abandoned.
@@ -103,9 +123,10 @@ func cancelledOr(ctx context.Context, err error) (execution.Result, error) {
 	return execution.Result{}, err
 }
 
-// later runs cleanup in the background with a context of its own.
+// later runs cleanup in the background with a context of its own. Only what is
+// called by Execute may call it.
 func (e *Executor) later(cleanup func(context.Context)) {
-	e.pending.Go(func() {
+	e.underWay.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
 		cleanup(ctx)
@@ -119,6 +140,33 @@ type uids struct {
 }
 
 func (u *uids) next() int { return u.First + int(u.n.Add(1)%uint32(u.Count)) }
+
+// underWay counts executions and their cleanup in the background.
+type underWay struct {
+	sync.WaitGroup
+	mu      sync.Mutex
+	stopped bool
+}
+
+// begin reports whether one more execution may begin. Each that does must end.
+func (u *underWay) begin() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.stopped {
+		u.Add(1)
+	}
+	return !u.stopped
+}
+
+func (u *underWay) end() { u.Done() }
+
+// stop lets none begin any more and waits for those that did.
+func (u *underWay) stop() {
+	u.mu.Lock()
+	u.stopped = true
+	u.mu.Unlock()
+	u.Wait()
+}
 
 // running are the executions that hold a container.
 type running struct {

@@ -60,8 +60,7 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 		case <-exceeded:
 			exceeded = nil
 			c.ending.outputExceeded = true
-			c.signal(unix.SIGKILL)
-			c.enter(dying, clock, lastWords)
+			c.strike(clock)
 		case <-clock.C:
 			if c.phase == starting {
 				return unavailable(fmt.Errorf("the program did not start within %s", c.e.cfg.StartTimeout))
@@ -87,8 +86,7 @@ func (c *conversation) tick(clock *time.Timer) {
 		c.signal(unix.SIGTERM)
 		c.enter(stopping, clock, c.e.cfg.StopGrace)
 	case stopping:
-		c.signal(unix.SIGKILL)
-		c.enter(dying, clock, lastWords)
+		c.strike(clock)
 	case dying:
 		c.kill(clock)
 	case dead:
@@ -102,10 +100,20 @@ func (c *conversation) signal(n unix.Signal) {
 	go wire.Write(c.sb.control, wire.FrameSignal, []byte{byte(n)})
 }
 
+// strike kills the program through the agent, which then still tells how it
+// ended, and sees to it that what was used is known if the agent does not.
+func (c *conversation) strike(clock *time.Timer) {
+	c.signal(unix.SIGKILL)
+	c.measure()
+	c.enter(dying, clock, lastWords)
+}
+
 // kill ends the sandbox through the engine. The stream then ends by itself.
 func (c *conversation) kill(clock *time.Timer) {
+	c.measure()
 	c.enter(dead, clock, drainTimeout)
 	c.e.later(func(ctx context.Context) {
+		<-c.measured
 		c.sb.cli.ContainerKill(ctx, c.sb.id, "SIGKILL") // discard removes what this cannot end
 	})
 }
@@ -119,7 +127,7 @@ func (c *conversation) take(frame wire.Frame) (ended bool) {
 		c.keep(frame)
 	case wire.FrameExited:
 		var exited wire.Exited
-		if frame.Decode(&exited) == nil {
+		if frame.Decode(&exited) == nil && plausible(exited) {
 			c.ending.exited = &exited
 		}
 		return true
@@ -149,9 +157,10 @@ func (c *conversation) explain(ctx context.Context, lost error) error {
 	if c.phase >= dying {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
+	defer cancel()
 	found, err := c.sb.cli.ContainerInspect(ctx, c.sb.id)
 	if err != nil {
-		c.e.engines.forget()
 		return unavailable(fmt.Errorf("the sandbox was lost and the engine does not say why: %w", err))
 	}
 	c.ending.oomKilled = found.State.OOMKilled

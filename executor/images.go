@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
@@ -48,25 +50,96 @@ func resolveImages(ctx context.Context, cli *client.Client, list []Image) (map[s
 	return images, nil
 }
 
-// byDigest returns the image that a grant names.
-func (e *engine) byDigest(digest string) (imageState, bool) {
-	for _, image := range e.images {
-		if image.digest == digest {
-			return image, true
-		}
-	}
-	return imageState{}, false
+// images are what the names of images stand for, and stood for.
+type images struct {
+	cli  *client.Client
+	list []Image
+
+	mu     sync.Mutex
+	looked time.Time
+	now    map[string]imageState // by name
+	known  map[string]imageState // by digest: also what a name stood for before
 }
 
-// Digests returns what every known image stands for now, by name: what policy
-// sees as data.images.
-func (e *Executor) Digests(ctx context.Context) (map[string]string, error) {
+func newImages(cli *client.Client, list []Image, found map[string]imageState) *images {
+	s := &images{cli: cli, list: list, known: map[string]imageState{}}
+	s.learn(found)
+	return s
+}
+
+// maxKnown bounds what is remembered of images that were rebuilt.
+const maxKnown = 256
+
+func (s *images) learn(found map[string]imageState) {
+	if len(s.known)+len(found) > maxKnown {
+		clear(s.known)
+	}
+	s.now, s.looked = found, time.Now()
+	for _, image := range found {
+		s.known[image.digest] = image
+	}
+}
+
+// current returns what the names stand for, asking the engine where that is
+// older than imagesAge: an image may be rebuilt while the gateway runs.
+func (s *images) current(ctx context.Context) (map[string]imageState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.looked) < imagesAge {
+		return s.now, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	found, err := resolveImages(ctx, s.cli, s.list)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	s.learn(found)
+	return found, nil
+}
+
+// byDigest returns the image that a grant names. One whose name has moved on
+// since the decision is still the one that was granted.
+func (s *images) byDigest(ctx context.Context, digest string) (imageState, error) {
+	s.mu.Lock()
+	image, ok := s.known[digest]
+	s.mu.Unlock()
+	if ok {
+		return image, nil
+	}
+	if _, err := s.current(ctx); err != nil {
+		return imageState{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if image, ok = s.known[digest]; !ok {
+		return imageState{}, fmt.Errorf("the granted image %s is not one that is configured", digest)
+	}
+	return image, nil
+}
+
+// images asks for what the names of images stand for now.
+func (e *Executor) images(ctx context.Context) (map[string]imageState, error) {
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return nil, err
 	}
+	found, err := engine.images.current(ctx)
+	if err != nil {
+		e.engines.doubt(ctx, engine, err)
+	}
+	return found, err
+}
+
+// Digests returns what every known image stands for now, by name: what policy
+// sees as data.images. An image that is rebuilt shows within seconds.
+func (e *Executor) Digests(ctx context.Context) (map[string]string, error) {
+	found, err := e.images(ctx)
+	if err != nil {
+		return nil, err
+	}
 	digests := map[string]string{}
-	for name, image := range engine.images {
+	for name, image := range found {
 		digests[name] = image.digest
 	}
 	return digests, nil
@@ -81,12 +154,12 @@ func (e *Executor) Resolve(ctx context.Context, language, image string) (executi
 	if err != nil {
 		return execution.Image{}, err
 	}
-	engine, err := e.engines.get(ctx)
+	found, err := e.images(ctx)
 	if err != nil {
 		return execution.Image{}, err
 	}
 	// An image that the engine does not have has no digest, and policy denies it.
-	return execution.Image{Name: configured.Name, Digest: engine.images[configured.Name].digest}, nil
+	return execution.Image{Name: configured.Name, Digest: found[configured.Name].digest}, nil
 }
 
 func (e *Executor) choose(language, name string) (Image, error) {

@@ -3,6 +3,7 @@ package executor
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -85,9 +86,9 @@ func (c *conversation) result() execution.Result {
 	r.Outcome = c.ending.outcome()
 	r.Value, r.ValueError = checkValue(c.value)
 	r.Usage.LimitsHit = c.ending.limitsHit()
-	if !c.ending.began.IsZero() {
-		r.Usage.WallMS = time.Since(c.ending.began).Milliseconds()
-	}
+	wall, cpu, peak := c.used()
+	r.Usage.WallMS, r.Usage.CPUMS = wall.Milliseconds(), cpu.Milliseconds()
+	r.Usage.PeakMemoryMiB = (peak + 1<<20 - 1) >> 20
 	x := c.ending.exited
 	if x == nil {
 		return r
@@ -96,13 +97,13 @@ func (c *conversation) result() execution.Result {
 		r.ExitCode = &x.ExitCode
 	}
 	if x.ResultError != "" {
-		r.ValueError = x.ResultError
+		r.ValueError = strings.ToValidUTF8(x.ResultError[:min(len(x.ResultError), maxValueError)], "")
 	}
-	r.Usage.WallMS = x.WallUS / 1000
-	r.Usage.CPUMS = x.CPUUS / 1000
-	r.Usage.PeakMemoryMiB = (x.PeakMemory + 1<<20 - 1) >> 20
 	return r
 }
+
+// maxValueError bounds what is said of a result that cannot be taken, in bytes.
+const maxValueError = 2048
 
 // maxValueDepth bounds the nesting of a result, which others will parse.
 const maxValueDepth = 200

@@ -24,6 +24,14 @@ const cleanupTimeout = 10 * time.Second
 // maxHello bounds the agent's first frame, in bytes.
 const maxHello = 256 << 10
 
+// errNotStarted is in the error of a sandbox that the engine does not start, or
+// whose agent does not come up; errNoMemory in that of one whose memory limit
+// does not even hold the agent.
+var (
+	errNotStarted = errors.New("sandbox did not start")
+	errNoMemory   = errors.New("out of memory before the program started")
+)
+
 // sandbox is a container that is up, verified, and ready for one program.
 type sandbox struct {
 	cli     *client.Client
@@ -92,7 +100,7 @@ func (sb *sandbox) start(ctx context.Context, s spec) error {
 		return unavailable(err)
 	}
 	if err := sb.cli.ContainerStart(ctx, sb.id, container.StartOptions{}); err != nil {
-		return unavailable(fmt.Errorf("start sandbox: %w", err))
+		return sb.unstarted(ctx, err)
 	}
 	var inspected container.InspectResponse
 	inspection := make(chan error, 1)
@@ -106,9 +114,22 @@ func (sb *sandbox) start(ctx context.Context, s spec) error {
 		return unavailable(fmt.Errorf("inspect sandbox: %w", err))
 	}
 	if helloErr != nil {
-		return unavailable(fmt.Errorf("the agent did not come up (it said %q): %w", sb.words, helloErr))
+		return sb.unstarted(ctx, fmt.Errorf("the agent did not come up (it said %q): %w", sb.words, helloErr))
 	}
 	return verify(s, inspected, hello)
+}
+
+// unstarted finds out whether a sandbox that did not start had too little
+// memory for that, which is the grant's doing and not the engine's.
+func (sb *sandbox) unstarted(ctx context.Context, cause error) error {
+	// The runtime's words where its own first step is killed in the container.
+	if strings.Contains(cause.Error(), "OOM-killed") {
+		return errNoMemory
+	}
+	if found, err := sb.cli.ContainerInspect(ctx, sb.id); err == nil && found.State.OOMKilled {
+		return errNoMemory
+	}
+	return unavailable(fmt.Errorf("%w: %w", errNotStarted, cause))
 }
 
 // hello waits for the agent's first word.
@@ -123,7 +144,7 @@ func (sb *sandbox) hello(ctx context.Context) (wire.Hello, error) {
 	return hello, frame.Decode(&hello)
 }
 
-// discard removes a sandbox in the background; Close waits for it.
+// discard removes a sandbox in the background; Run waits for it.
 func (e *Executor) discard(sb *sandbox) {
 	if sb.session != nil {
 		sb.session.Close()

@@ -27,9 +27,10 @@ const writeTimeout = 30 * time.Second
 // Session is one side of the stream between the gateway and a sandbox.
 type Session struct{ mux *yamux.Session }
 
-// Dial starts the gateway's side over conn and owns conn from then on.
+// Dial starts the gateway's side over conn and owns conn from then on. The
+// other side may do nothing but answer on the streams that this one opens.
 func Dial(conn io.ReadWriteCloser) (*Session, error) {
-	mux, err := yamux.Client(conn, config())
+	mux, err := yamux.Client(&guard{ReadWriteCloser: conn}, config())
 	return wrap(mux, err)
 }
 

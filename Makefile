@@ -1,4 +1,5 @@
 .DEFAULT_GOAL := help
+.SILENT:
 .PHONY: help setup build test demo bench fuzz lint fmt clean
 help: ; @grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16 ## list the targets
 setup: ; scripts/setup ## a Docker engine and the sandbox image

@@ -92,6 +92,9 @@ var insteadOf = map[string]string{
 	"opa.runtime":   "use input.context.environment",
 }
 
+// AllowedBuiltins lists the builtins of Rego that a policy may call, sorted.
+func AllowedBuiltins() []string { return slices.Sorted(slices.Values(allowedBuiltins)) }
+
 // capabilities is what the parser and the compiler may use.
 func capabilities() *ast.Capabilities {
 	return capabilitiesWith(allowedBuiltins)

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -36,13 +35,16 @@ func normaliseHost(host string) (string, error) {
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
 		return addr.Unmap().String(), nil
 	}
-	name, err := idna.Lookup.ToASCII(strings.ToLower(host))
+	name, err := hostProfile.ToASCII(strings.TrimSuffix(host, "."))
 	if err != nil {
 		return "", fmt.Errorf("normalise host: %w", err)
 	}
-	name = strings.TrimSuffix(name, ".")
-	if name == "" || len(name) > 253 { // RFC 1035, 2.3.4, without the outer octets
-		return "", errors.New("normalise host: a name has 1 to 253 characters")
-	}
 	return name, nil
 }
+
+// hostProfile is idna.Lookup which also verifies the lengths of RFC 1035, 2.3.4:
+// without it, names with empty labels pass.
+var hostProfile = idna.New(
+	idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true),
+	idna.Transitional(false), idna.VerifyDNSLength(true),
+)

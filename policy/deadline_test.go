@@ -1,0 +1,95 @@
+package policy_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/policy"
+)
+
+// endless is a policy of many small steps, between which it can be stopped.
+func endless() policy.Bundle {
+	digits := "digits := [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n\n"
+	return rego("package execgate\n\n" + digits + `decision := {"effect": "allow"} if {
+	some a in digits
+	some b in digits
+	some c in digits
+	some d in digits
+	some e in digits
+	some f in digits
+	some g in digits
+	some h in digits
+	some i in digits
+	a + b + c + d + e + f + g + h + i == input.v + 100
+}`)
+}
+
+// deaf is a policy whose one builtin is at work for most of a second and cannot
+// be stopped: a pattern of some 2,000 states over 40,000 letters.
+func deaf() policy.Bundle {
+	var text strings.Builder
+	text.WriteString("package execgate\n\ntext0 := \"xxxxxxxxxx\"\n\n")
+	for i := range 12 {
+		fmt.Fprintf(&text, "text%d := concat(\"\", [text%d, text%d])\n\n", i+1, i, i)
+	}
+	text.WriteString(`decision := {"effect": "allow"} if regex.match("^(?:x*y?){900}z", text12)`)
+	return rego(text.String())
+}
+
+// The caller is answered on time although the evaluator is still at work.
+func TestRunawayIsAnsweredOnTime(t *testing.T) {
+	for name, bundle := range map[string]policy.Bundle{"steps": endless(), "one builtin": deaf()} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, policy.Config{Deadline: 20 * time.Millisecond}, bundle)
+			start := time.Now()
+			d := engine.Decide(context.Background(), question())
+			took := time.Since(start)
+			wantDenied(t, d, execution.CodePolicyTimeout)
+			if took > time.Second { // generous: the machine may be busy
+				t.Errorf("answered after %v", took)
+			}
+		})
+	}
+}
+
+// Evaluations that do not return are bounded in number. Past the bound every
+// question is denied at once and the engine is not ready; it recovers when they
+// end.
+func TestAbandonedEvaluationsAreBounded(t *testing.T) {
+	engine := newEngine(t, policy.Config{Deadline: 5 * time.Millisecond, MaxAbandoned: 2}, deaf())
+	ctx := context.Background()
+	deadline := time.Now().Add(30 * time.Second)
+	for engine.Ready(ctx) == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("the engine stays ready")
+		}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { engine.Decide(ctx, question()) })
+		}
+		wg.Wait()
+	}
+	d := engine.Decide(ctx, question())
+	wantDenied(t, d, execution.CodePolicyTimeout)
+	if err := engine.Ready(ctx); err != nil && !strings.Contains(err.Error(), "do not return") {
+		t.Errorf("not ready for another reason: %v", err)
+	}
+
+	if _, err := engine.Activate(ctx, shipped()); err != nil {
+		t.Fatal(err)
+	}
+	for !engine.Decide(ctx, question()).Allowed() {
+		if time.Now().After(deadline) {
+			t.Fatal("the engine does not recover")
+		}
+		time.Sleep(10 * time.Millisecond) // evaluations of the wall clock's pace
+	}
+	if err := engine.Ready(ctx); err != nil {
+		t.Error(err)
+	}
+}

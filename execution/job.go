@@ -15,6 +15,11 @@ type Job struct {
 	Stdin    string
 	Files    []File
 	Env      map[string]string
+	// Events is told what the program does, in order, by one goroutine at a
+	// time; nil where nobody listens. While it does not return nothing more is
+	// taken from the program, which then waits; its error ends the program, and
+	// the outcome is cancelled. It does not change the Result.
+	Events func(Event) error
 }
 
 // NewJob joins a request with what was granted to it.

@@ -56,7 +56,11 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 		case <-cancelled:
 			cancelled = nil
 			c.ending.cancelled = true
-			c.kill(clock)
+			if c.phase == starting {
+				c.kill(clock) // files may be on their way, where a signal has no place
+			} else {
+				c.strike(clock)
+			}
 		case <-exceeded:
 			exceeded = nil
 			c.ending.outputExceeded = true

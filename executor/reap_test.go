@@ -1,0 +1,170 @@
+package executor_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor"
+)
+
+// abandon makes a container as a gateway that died would have left it.
+func abandon(t testing.TB, gateway, id string, deadline time.Time) string {
+	t.Helper()
+	container := docker(t, "run", "-d", "--network", "none", "--label", "execgate.gateway="+gateway, "--label", "execgate.execution="+id,
+		"--label", fmt.Sprintf("execgate.deadline=%d", deadline.UnixMilli()), "-v", "/data", "--entrypoint", "/bin/sleep", reference, "600")
+	t.Cleanup(func() {
+		if len(containers(t, "id="+container)) > 0 {
+			docker(t, "rm", "-fv", container)
+		}
+	})
+	return container
+}
+
+// Invariant 5, in part: every container is removed, also those of a gateway
+// that was killed.
+func TestReap(t *testing.T) {
+	gateway := execution.NewID("test_", time.Now())
+	e := newExecutor(t, func(c *executor.Config) { c.Gateway = gateway })
+	running := make(chan execution.Result, 1)
+	go func() {
+		r, err := execute(t.Context(), e, "ex_test_running", shell("sleep 3; echo whole"))
+		if err != nil {
+			t.Error(err)
+		}
+		running <- r
+	}()
+	until(t, "the execution runs", 5*time.Second, func() bool { return len(containers(t, "label=execgate.execution=ex_test_running")) == 1 })
+	volumes := docker(t, "volume", "ls", "-q")
+
+	other := "other_" + gateway
+	cases := map[string]struct {
+		id   string
+		gone bool
+	}{
+		"our own, before its deadline":       {abandon(t, gateway, "ex_1", time.Now().Add(time.Hour)), true},
+		"our own, past its deadline":         {abandon(t, gateway, "ex_2", time.Now().Add(-time.Hour)), true},
+		"another's, before its deadline":     {abandon(t, other, "ex_3", time.Now().Add(time.Hour)), false},
+		"another's, past its deadline":       {abandon(t, other, "ex_4", time.Now().Add(-time.Second)), true},
+		"another's, of the id that we run":   {abandon(t, other, "ex_test_running", time.Now().Add(-time.Second)), true},
+		"another's, without a real deadline": {docker(t, "create", "--label", "execgate.gateway="+other, "--label", "execgate.deadline=never", reference, "x"), false},
+	}
+	t.Cleanup(func() { docker(t, "rm", "-f", cases["another's, without a real deadline"].id) })
+	if err := e.Reap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range cases {
+		if gone := len(containers(t, "id="+c.id)) == 0; gone != c.gone {
+			t.Errorf("%s: gone %t, want %t", name, gone, c.gone)
+		}
+	}
+	if r := <-running; string(r.Stdout) != "whole\n" {
+		t.Errorf("the reaper took a running execution: %s", describe(r))
+	}
+	docker(t, "rm", "-fv", cases["another's, before its deadline"].id)
+	if after := docker(t, "volume", "ls", "-q"); after != volumes {
+		t.Errorf("volumes are left:\n%s\nbefore:\n%s", after, volumes)
+	}
+}
+
+// What an earlier life left is gone soon after Run begins.
+func TestRunReapsAtStart(t *testing.T) {
+	gateway := execution.NewID("test_", time.Now())
+	newExecutor(t)
+	id := abandon(t, gateway, "ex_1", time.Now().Add(time.Hour))
+	newExecutor(t, func(c *executor.Config) { c.Gateway = gateway })
+	until(t, "the abandoned sandbox is gone", 5*time.Second, func() bool { return len(containers(t, "id="+id)) == 0 })
+}
+
+// A caller that hangs up ends the sandbox within a second, whatever it does.
+func TestCancel(t *testing.T) {
+	e := newExecutor(t)
+	for name, job := range map[string]execution.Job{
+		"sleeping":        shell("sleep 60"),
+		"ignoring":        shell("trap '' TERM INT; while :; do :; done"),
+		"a fork bomb":     python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"),
+		"flooding":        shell("exec yes >/dev/null"),
+		"stopped":         shell("kill -STOP $$"),
+		"reading nothing": func() execution.Job { j := shell("sleep 60"); j.Stdin = strings.Repeat("x", 4<<20); return j }(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := "ex_test_cancel_" + strings.ReplaceAll(name, " ", "_")
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan execution.Result, 1)
+			go func() {
+				r, err := execute(ctx, e, id, job)
+				if err != nil {
+					t.Error(err)
+				}
+				done <- r
+			}()
+			until(t, "the program runs", 10*time.Second, func() bool {
+				ids := containers(t, "label=execgate.execution="+id)
+				return len(ids) == 1 && docker(t, "inspect", "-f", "{{.State.Running}}", ids[0]) == "true" && strings.Count(docker(t, "top", ids[0]), "\n") > 1
+			})
+			cancel()
+			until(t, "the container is gone", time.Second, func() bool { return len(containers(t, "label=execgate.execution="+id)) == 0 })
+			r := <-done
+			if r.Outcome != execution.OutcomeCancelled || r.ExitCode != nil {
+				t.Error(describe(r))
+			}
+			if r.Usage.PeakMemoryMiB == 0 {
+				t.Errorf("what was used is lost: %+v", r.Usage)
+			}
+		})
+	}
+}
+
+func TestCancelledBeforeItStarts(t *testing.T) {
+	e := newExecutor(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r, err := execute(ctx, e, "ex_test_before", shell("true")); err != nil || r.Outcome != execution.OutcomeCancelled {
+		t.Errorf("%v, %s", err, describe(r))
+	}
+}
+
+// Once Run is stopping nothing begins, and it returns when all is removed.
+func TestStopping(t *testing.T) {
+	var cfg executor.Config
+	newExecutor(t, func(c *executor.Config) { cfg = *c })
+	cfg.Gateway = execution.NewID("test_", time.Now())
+	e, err := executor.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- e.Run(ctx) }()
+	first := make(chan error, 1)
+	go func() {
+		r, err := execute(t.Context(), e, "ex_test_drained", shell("sleep 1; echo done"))
+		if string(r.Stdout) != "done\n" {
+			t.Error(describe(r))
+		}
+		first <- err
+	}()
+	until(t, "the first runs", 10*time.Second, func() bool { return len(containers(t, "label=execgate.execution=ex_test_drained")) == 1 })
+	stop()
+	until(t, "executions are refused", time.Second, func() bool {
+		_, err := execute(t.Context(), e, "ex_test_late", shell("true"))
+		return execution.KindOf(err) == execution.KindUnavailable
+	})
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-first:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Second):
+		t.Error("Run returned before the execution ended")
+	}
+	if left := containers(t, "label=execgate.gateway="+cfg.Gateway); len(left) > 0 {
+		t.Errorf("Run returned with containers left: %v", left)
+	}
+}

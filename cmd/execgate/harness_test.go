@@ -1,0 +1,401 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/execution"
+)
+
+// startTimeout is how long a gateway may take to come up on a busy machine.
+const startTimeout = 60 * time.Second
+
+// gatewayUnderTest is `execgate serve` as a process of its own.
+type gatewayUnderTest struct {
+	t     *testing.T
+	state string
+	env   map[string]string
+	args  []string // further ones of serve
+
+	process *exec.Cmd
+	exited  chan struct{} // closed when the process is gone
+	log     *logLines
+	url     string
+}
+
+// startGateway starts a gateway with a new state folder, the settings in env and
+// otherwise none, and waits until it is ready.
+func startGateway(t *testing.T, env map[string]string) *gatewayUnderTest {
+	t.Helper()
+	needsEngine(t)
+	g := newGateway(t, filepath.Join(t.TempDir(), "state"), env)
+	g.start()
+	g.waitReady()
+	return g
+}
+
+// newGateway returns a gateway that is not started yet.
+func newGateway(t *testing.T, state string, env map[string]string) *gatewayUnderTest {
+	g := &gatewayUnderTest{t: t, state: state, env: env}
+	t.Cleanup(func() {
+		if g.process != nil {
+			g.kill()
+		}
+		if id := g.id(); id != "" {
+			removeContainers(t, id)
+		}
+		if t.Failed() {
+			t.Logf("log of the gateway:\n%s", g.log)
+		}
+	})
+	return g
+}
+
+// start starts the process and waits until it has an address.
+func (g *gatewayUnderTest) start() {
+	g.t.Helper()
+	g.log = &logLines{}
+	g.process = exec.Command("execgate", append([]string{"serve", "--listen", "127.0.0.1:0", "--state", g.state}, g.args...)...)
+	env := map[string]string{"EXECGATE_LOG_FORMAT": "json", "EXECGATE_AUDIT_SEGMENT_MIB": "1", "EXECGATE_POLICY_DEADLINE_MS": "5000"}
+	maps.Copy(env, g.env)
+	g.process.Env = os.Environ()
+	for name, value := range env {
+		g.process.Env = append(g.process.Env, name+"="+value)
+	}
+	g.process.Stderr = g.log
+	// It must not outlive the tests, also where they are killed.
+	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := g.process.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.exited = make(chan struct{})
+	go func(p *exec.Cmd, exited chan struct{}) {
+		p.Wait()
+		close(exited)
+	}(g.process, g.exited)
+	eventually(g.t, startTimeout, "the gateway has an address", func() bool {
+		if !g.running() {
+			g.t.Fatalf("the gateway ended at its start: %s", g.log)
+		}
+		line := g.log.find("gateway is starting")
+		g.url = "http://" + line["listen"]
+		return line != nil
+	})
+}
+
+func (g *gatewayUnderTest) waitReady() {
+	g.t.Helper()
+	eventually(g.t, startTimeout, "the gateway is ready", func() bool {
+		resp, err := http.Get(g.url + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+func (g *gatewayUnderTest) running() bool {
+	select {
+	case <-g.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the process as kill -9 does.
+func (g *gatewayUnderTest) kill() {
+	g.process.Process.Kill()
+	<-g.exited
+}
+
+// signal sends a signal to the process.
+func (g *gatewayUnderTest) signal(s syscall.Signal) {
+	g.t.Helper()
+	if err := g.process.Process.Signal(s); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// stop ends the process as an operator does, and returns its exit code.
+func (g *gatewayUnderTest) stop() int {
+	g.t.Helper()
+	g.signal(syscall.SIGTERM)
+	return g.wait(60 * time.Second)
+}
+
+// wait waits for the process to end and returns its exit code, -1 where a signal
+// ended it.
+func (g *gatewayUnderTest) wait(timeout time.Duration) int {
+	g.t.Helper()
+	select {
+	case <-g.exited:
+		return g.process.ProcessState.ExitCode()
+	case <-time.After(timeout):
+		g.t.Fatalf("the gateway has not ended after %v", timeout)
+		return 0
+	}
+}
+
+// id is this gateway's own, which its containers carry.
+func (g *gatewayUnderTest) id() string {
+	text, _ := os.ReadFile(filepath.Join(g.state, "gateway-id"))
+	return strings.TrimSpace(string(text))
+}
+
+// key is the text of the admin key.
+func (g *gatewayUnderTest) key() string {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join(g.state, "admin.key"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (g *gatewayUnderTest) containers() []container {
+	g.t.Helper()
+	return containersOf(g.t, g.id())
+}
+
+// waitContainers waits until n containers of this gateway run.
+func (g *gatewayUnderTest) waitContainers(n int) []container {
+	g.t.Helper()
+	var running []container
+	eventually(g.t, 60*time.Second, "the containers run", func() bool {
+		running = slices.DeleteFunc(g.containers(), func(c container) bool { return c.State != "running" })
+		return len(running) >= n
+	})
+	return running
+}
+
+// waitNothingLeft waits until the gateway has no container.
+func (g *gatewayUnderTest) waitNothingLeft(timeout time.Duration) {
+	g.t.Helper()
+	eventually(g.t, timeout, "no container is left", func() bool { return len(g.containers()) == 0 })
+}
+
+// records returns the audit log as it is on the disk.
+func (g *gatewayUnderTest) records() []execution.Record {
+	g.t.Helper()
+	var all []execution.Record
+	for rec, err := range audit.Read(filepath.Join(g.state, "audit")) {
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		all = append(all, rec)
+	}
+	return all
+}
+
+// recordsOf returns the records of one type.
+func (g *gatewayUnderTest) recordsOf(kind execution.RecordType) []execution.Record {
+	g.t.Helper()
+	return slices.DeleteFunc(g.records(), func(r execution.Record) bool { return r.Type != kind })
+}
+
+// verify holds the log of a gateway that was stopped against its public key.
+func (g *gatewayUnderTest) verify() {
+	g.t.Helper()
+	public, err := os.ReadFile(filepath.Join(g.state, "keys", "audit.pub"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	report, err := audit.Verify(filepath.Join(g.state, "audit"), string(public))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if !report.Integrity.OK || !report.Completeness.OK {
+		g.t.Errorf("the audit log is broken: %+v", report)
+	}
+}
+
+// reply is an answer of the gateway.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// request sends one request with the admin key; body is sent as it is.
+func (g *gatewayUnderTest) request(method, path, body string, header ...string) reply {
+	g.t.Helper()
+	r, err := g.try(method, path, body, header...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return r
+}
+
+// try is request for a gateway that may be killed, and for other goroutines.
+func (g *gatewayUnderTest) try(method, path, body string, header ...string) (reply, error) {
+	req, err := http.NewRequestWithContext(g.t.Context(), method, g.url+path, strings.NewReader(body))
+	if err != nil {
+		return reply{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if text, err := os.ReadFile(filepath.Join(g.state, "admin.key")); err == nil {
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(text)))
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i+1] == "" {
+			req.Header.Del(header[i])
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return reply{resp.StatusCode, resp.Header, text}, err
+}
+
+// execute posts a request for an execution.
+func (g *gatewayUnderTest) execute(body string) reply {
+	g.t.Helper()
+	return g.request(http.MethodPost, "/v1/executions", body)
+}
+
+// python is the body of a request that runs code; members are further ones, as
+// JSON.
+func python(code string, members ...string) string {
+	text, err := json.Marshal(code)
+	if err != nil {
+		panic(err)
+	}
+	return `{"language":"python","code":` + string(text) + strings.Join(append([]string{""}, members...), ",") + `}`
+}
+
+// ended is a 200 body.
+type ended struct {
+	ran
+	Usage    execution.Usage    `json:"usage"`
+	Decision execution.Decision `json:"decision"`
+	Records  []uint64           `json:"records"`
+}
+
+// ok reads a reply that has to be a 200.
+func (r reply) ok(t testing.TB) ended {
+	t.Helper()
+	if r.status != http.StatusOK {
+		t.Fatalf("status %d: %s", r.status, r.body)
+	}
+	var e ended
+	if err := json.Unmarshal(r.body, &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// refusal is a problem document.
+type refusal struct {
+	Status       int
+	Code         string
+	Detail       string
+	Execution    string
+	RetryAfterMS int64 `json:"retry_after_ms"`
+	Reasons      []execution.Reason
+	Errors       []execution.FieldError
+	Checks       []struct {
+		Name   string
+		Ready  bool
+		Detail string
+	}
+}
+
+// refused reads a reply that has to be a problem of that status.
+func (r reply) refused(t testing.TB, status int) refusal {
+	t.Helper()
+	if r.status != status {
+		t.Fatalf("status %d, want %d: %s", r.status, status, r.body)
+	}
+	if got := r.header.Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	var p refusal
+	if err := json.Unmarshal(r.body, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// check returns what /readyz says of one thing.
+func (p refusal) check(name string) string {
+	for _, c := range p.Checks {
+		if c.Name == name && !c.Ready {
+			return c.Detail
+		}
+	}
+	return ""
+}
+
+// eventually polls until condition holds.
+func eventually(t testing.TB, timeout time.Duration, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(timeout)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", timeout, what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// logLines is the log of a process, as JSON lines.
+type logLines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String returns all of it.
+func (l *logLines) String() string {
+	if l == nil {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// find returns the texts in the first line with that message, nil where there is
+// none.
+func (l *logLines) find(message string) map[string]string {
+	for lines := bufio.NewScanner(strings.NewReader(l.String())); lines.Scan(); {
+		var fields map[string]any
+		if json.Unmarshal(lines.Bytes(), &fields) != nil || fields["msg"] != message {
+			continue
+		}
+		texts := map[string]string{}
+		for name, value := range fields {
+			if text, ok := value.(string); ok {
+				texts[name] = text
+			}
+		}
+		return texts
+	}
+	return nil
+}

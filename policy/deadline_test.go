@@ -3,6 +3,7 @@ package policy_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -29,15 +30,15 @@ func endless() policy.Bundle {
 }`)
 }
 
-// deaf is a policy whose one builtin is at work for most of a second and cannot
-// be stopped: a pattern of some 2,000 states over 40,000 letters.
+// deaf is a policy whose one builtin is at work for a quarter of a second and cannot
+// be stopped: a pattern of some 600 states over 40,000 letters.
 func deaf() policy.Bundle {
 	var text strings.Builder
 	text.WriteString("package execgate\n\ntext0 := \"xxxxxxxxxx\"\n\n")
 	for i := range 12 {
 		fmt.Fprintf(&text, "text%d := concat(\"\", [text%d, text%d])\n\n", i+1, i, i)
 	}
-	text.WriteString(`decision := {"effect": "allow"} if regex.match("^(?:x*y?){900}z", text12)`)
+	text.WriteString(`decision := {"effect": "allow"} if regex.match("^(?:x*y?){300}z", text12)`)
 	return rego(text.String())
 }
 
@@ -61,9 +62,9 @@ func TestRunawayIsAnsweredOnTime(t *testing.T) {
 // question is denied at once and the engine is not ready; it recovers when they
 // end.
 func TestAbandonedEvaluationsAreBounded(t *testing.T) {
-	engine := newEngine(t, policy.Config{Deadline: 5 * time.Millisecond, MaxAbandoned: 2}, deaf())
+	engine := newEngine(t, policy.Config{Deadline: 50 * time.Millisecond, MaxAbandoned: 2}, deaf())
 	ctx := context.Background()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for engine.Ready(ctx) == nil {
 		if time.Now().After(deadline) {
 			t.Fatal("the engine stays ready")
@@ -80,14 +81,14 @@ func TestAbandonedEvaluationsAreBounded(t *testing.T) {
 		t.Errorf("not ready for another reason: %v", err)
 	}
 
-	if _, err := engine.Activate(ctx, shipped()); err != nil {
+	if _, err := engine.Activate(ctx, allowing(nil)); err != nil {
 		t.Fatal(err)
 	}
 	for !engine.Decide(ctx, question()).Allowed() {
 		if time.Now().After(deadline) {
 			t.Fatal("the engine does not recover")
 		}
-		time.Sleep(10 * time.Millisecond) // evaluations of the wall clock's pace
+		runtime.Gosched() // the evaluations end by themselves
 	}
 	if err := engine.Ready(ctx); err != nil {
 		t.Error(err)

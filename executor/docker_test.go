@@ -22,3 +22,29 @@ func containers(t testing.TB, filter string) []string {
 	t.Helper()
 	return strings.Fields(docker(t, "ps", "-aq", "--no-trunc", "--filter", filter))
 }
+
+// tasks counts the processes and threads of one container, and is 0 where none
+// of those that filter names runs.
+func tasks(t testing.TB, filter string) int {
+	t.Helper()
+	ids := containers(t, filter)
+	if len(ids) != 1 {
+		return 0
+	}
+	out, err := exec.Command("docker", "top", ids[0], "-eLo", "pid,lwp,comm").Output()
+	if err != nil {
+		return 0 // not up yet
+	}
+	return strings.Count(strings.TrimSpace(string(out)), "\n")
+}
+
+// programRuns reports whether a container has more than its agent.
+func programRuns(t testing.TB, filter string) bool {
+	t.Helper()
+	ids := containers(t, filter)
+	if len(ids) != 1 {
+		return false
+	}
+	out, err := exec.Command("docker", "top", ids[0]).Output()
+	return err == nil && strings.Count(strings.TrimSpace(string(out)), "\n") > 1
+}

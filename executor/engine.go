@@ -188,3 +188,12 @@ func unavailable(err error) error {
 		Err:    err,
 	}
 }
+
+// lost is the error of an engine that went away while a program ran.
+func lost(err error) error {
+	return &execution.Error{
+		Kind: execution.KindUnavailable, Code: execution.CodeEngineUnavailable, RetryAfter: retryAfter,
+		Detail: "The container engine went away while the program ran. What the program did until then is not known.",
+		Err:    err,
+	}
+}

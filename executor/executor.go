@@ -19,6 +19,7 @@ type Executor struct {
 	uids     uids
 	running  running
 	underWay underWay
+	leftover chan struct{} // tells the reaper not to wait
 }
 
 // New validates cfg and starts nothing. The engine need not answer yet.
@@ -31,7 +32,7 @@ func New(cfg Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{cfg: cfg, engines: engines, uids: uids{UIDRange: cfg.UIDs}}
+	e := &Executor{cfg: cfg, engines: engines, uids: uids{UIDRange: cfg.UIDs}, leftover: make(chan struct{}, 1)}
 	e.uids.n.Store(rand.Uint32()) // two gateways seldom meet on a user
 	return e, nil
 }
@@ -39,10 +40,16 @@ func New(cfg Config) (*Executor, error) {
 // Run reaps what an earlier life of this gateway left, and then what anyone
 // left past its deadline, until ctx ends. From then on Execute refuses; Run
 // returns when those executions that are under way have ended, by their limits
-// or their own contexts, and every sandbox that Execute used has been removed.
+// or their own contexts, and every sandbox has been removed that the engine lets
+// be removed. Its error is always nil.
 func (e *Executor) Run(ctx context.Context) error {
 	e.reapUntil(ctx)
 	e.underWay.stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if err := e.Reap(last); err != nil {
+		e.cfg.Logger.Error("sandboxes may be left, the next start will remove them", "error", err)
+	}
 	return nil
 }
 

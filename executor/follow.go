@@ -157,7 +157,7 @@ func (c *conversation) keep(frame wire.Frame) {
 
 // explain finds out why a sandbox went away. Past the gateway's own kill there
 // is nothing to find out.
-func (c *conversation) explain(ctx context.Context, lost error) error {
+func (c *conversation) explain(ctx context.Context, cause error) error {
 	if c.phase >= dying {
 		return nil
 	}
@@ -165,11 +165,11 @@ func (c *conversation) explain(ctx context.Context, lost error) error {
 	defer cancel()
 	found, err := c.sb.cli.ContainerInspect(ctx, c.sb.id)
 	if err != nil {
-		return unavailable(fmt.Errorf("the sandbox was lost and the engine does not say why: %w", err))
+		return lost(fmt.Errorf("the sandbox was lost and the engine does not say why: %w", err))
 	}
 	c.ending.oomKilled = found.State.OOMKilled
 	if c.phase == starting && !c.ending.oomKilled {
-		return unavailable(fmt.Errorf("the sandbox was lost before the program started (the agent said %q): %w", c.sb.words, lost))
+		return unavailable(fmt.Errorf("the sandbox was lost before the program started (the agent said %q): %w", c.sb.words, cause))
 	}
 	return nil
 }

@@ -16,19 +16,30 @@ const reapInterval = 30 * time.Second
 const reapRetry = time.Second
 
 func (e *Executor) reapUntil(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		wait := reapInterval
-		if err := e.Reap(ctx); err != nil && ctx.Err() == nil {
-			e.cfg.Logger.Warn("abandoned sandboxes are not reaped yet", "error", err)
-			wait = reapRetry
-		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
+		case <-e.leftover:
+			timer.Reset(reapRetry)
 		case <-timer.C:
+			wait := reapInterval
+			if err := e.Reap(ctx); err != nil && ctx.Err() == nil {
+				e.cfg.Logger.Warn("abandoned sandboxes are not reaped yet", "error", err)
+				wait = reapRetry
+			}
+			timer.Reset(wait)
 		}
+	}
+}
+
+// hasLeft tells the reaper of a container that could not be removed.
+func (e *Executor) hasLeft() {
+	select {
+	case e.leftover <- struct{}{}:
+	default: // it has been told
 	}
 }
 

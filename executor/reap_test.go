@@ -101,10 +101,7 @@ func TestCancel(t *testing.T) {
 				}
 				done <- r
 			}()
-			until(t, "the program runs", 10*time.Second, func() bool {
-				ids := containers(t, "label=execgate.execution="+id)
-				return len(ids) == 1 && docker(t, "inspect", "-f", "{{.State.Running}}", ids[0]) == "true" && strings.Count(docker(t, "top", ids[0]), "\n") > 1
-			})
+			until(t, "the program runs", 10*time.Second, func() bool { return programRuns(t, "label=execgate.execution="+id) })
 			cancel()
 			until(t, "the container is gone", time.Second, func() bool { return len(containers(t, "label=execgate.execution="+id)) == 0 })
 			r := <-done

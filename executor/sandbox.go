@@ -61,7 +61,11 @@ func (e *Executor) create(ctx context.Context, engine *engine, s spec) (string, 
 		}
 		if err != nil {
 			// The engine may have created it all the same.
-			e.later(func(ctx context.Context) { removeOurs(ctx, engine.cli, name, s) })
+			e.later(func(ctx context.Context) {
+				if err := removeOurs(ctx, engine.cli, name, s); err != nil {
+					e.hasLeft()
+				}
+			})
 			return "", s, unavailable(fmt.Errorf("create sandbox: %w", err))
 		}
 		return created.ID, s, nil
@@ -152,6 +156,7 @@ func (e *Executor) discard(sb *sandbox) {
 	e.later(func(ctx context.Context) {
 		if err := removeContainer(ctx, sb.cli, sb.id); err != nil {
 			e.cfg.Logger.Error("sandbox is not removed, the reaper will try again", "container", sb.id, "error", err)
+			e.hasLeft()
 		}
 	})
 }
@@ -169,11 +174,18 @@ func removeContainer(ctx context.Context, cli *client.Client, id string) error {
 }
 
 // removeOurs removes the container called name if it belongs to this execution.
-func removeOurs(ctx context.Context, cli *client.Client, name string, s spec) {
+func removeOurs(ctx context.Context, cli *client.Client, name string, s spec) error {
 	found, err := cli.ContainerInspect(ctx, name)
-	if err == nil && found.Config.Labels[labelGateway] == s.Gateway && found.Config.Labels[labelExecution] == s.Execution {
-		removeContainer(ctx, cli, found.ID)
+	if errdefs.IsNotFound(err) {
+		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("look for container: %w", err)
+	}
+	if found.Config.Labels[labelGateway] != s.Gateway || found.Config.Labels[labelExecution] != s.Execution {
+		return nil
+	}
+	return removeContainer(ctx, cli, found.ID)
 }
 
 // attachment is the container's attached stream as one connection: standard

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -46,7 +47,7 @@ func enforce(d document, in *input, revision string) execution.Decision {
 		return denied(revision, []execution.Reason{unsupported(what)})
 	}
 	if problem := d.incomplete(); problem != "" {
-		return denied(revision, []execution.Reason{invalid(fmt.Errorf("%s", problem)).reason})
+		return denied(revision, []execution.Reason{invalid(errors.New(problem)).reason})
 	}
 
 	limits, clamped, refusals := d.enforceLimits(in.Action.Limits)

@@ -24,7 +24,6 @@ type failure struct {
 type evaluation struct {
 	policy *policy
 	input  ast.Value
-	ctx    context.Context // of the caller, who waits; for builtins that take one
 	cancel topdown.Cancel
 	done   chan outcome // buffered, so that an abandoned run can end
 	state  atomic.Int32
@@ -53,7 +52,7 @@ func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value) (docu
 	defer timer.Stop()
 
 	run := &evaluation{
-		policy: p, input: input, ctx: ctx,
+		policy: p, input: input,
 		cancel: topdown.NewCancel(), done: make(chan outcome, 1),
 	}
 	if !e.start(run) {
@@ -102,7 +101,7 @@ func (e *Engine) work(run *evaluation) {
 	idle := time.NewTimer(workerIdle)
 	defer idle.Stop()
 	for {
-		result := run.policy.evaluate(run.ctx, run.input, run.cancel)
+		result := run.policy.evaluate(run.input, run.cancel)
 		if !run.state.CompareAndSwap(running, finished) {
 			e.abandoned.Add(-1)
 		}
@@ -130,15 +129,18 @@ func (e *Engine) abandon(run *evaluation, why *failure) (document, *failure) {
 	return document{}, why
 }
 
-// evaluate asks the prepared query and decodes its answer. A panic, ours or the
-// evaluator's, is an evaluation error like any other.
-func (p *policy) evaluate(ctx context.Context, input ast.Value, cancel topdown.Cancel) (result outcome) {
+// evaluate asks the prepared query and decodes its answer. A panic is an
+// evaluation error like any other: it must not end the process.
+//
+// It has no context of the caller's: a run is ended through cancel, and no
+// builtin that is allowed takes a context.
+func (p *policy) evaluate(input ast.Value, cancel topdown.Cancel) (result outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			result = outcome{failed: broken(fmt.Errorf("evaluation panicked: %v", r))}
 		}
 	}()
-	value, failed := p.answer(ctx, input, cancel)
+	value, failed := p.answer(context.Background(), input, cancel)
 	if failed != nil {
 		return outcome{failed: failed}
 	}
@@ -150,7 +152,14 @@ func (p *policy) evaluate(ctx context.Context, input ast.Value, cancel topdown.C
 }
 
 // answer evaluates the query and returns its one value.
-func (p *policy) answer(ctx context.Context, input ast.Value, cancel topdown.Cancel) (ast.Value, *failure) {
+func (p *policy) answer(
+	ctx context.Context, input ast.Value, cancel topdown.Cancel,
+) (value ast.Value, failed *failure) {
+	defer func() {
+		if r := recover(); r != nil {
+			value, failed = nil, broken(fmt.Errorf("evaluator panicked: %v", r))
+		}
+	}()
 	results, err := p.query.Eval(ctx,
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
@@ -170,11 +179,11 @@ func (p *policy) answer(ctx context.Context, input ast.Value, cancel topdown.Can
 	case len(results) > 1 || len(results[0].Expressions) != 1:
 		return nil, invalid(errors.New("the policy gives more than one answer"))
 	}
-	value, ok := results[0].Expressions[0].Value.(ast.Value)
+	answer, ok := results[0].Expressions[0].Value.(ast.Value)
 	if !ok {
 		return nil, invalid(errors.New("the answer is not a value"))
 	}
-	return value, nil
+	return answer, nil
 }
 
 func broken(err error) *failure {

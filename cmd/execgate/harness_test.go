@@ -59,7 +59,7 @@ func newGateway(t *testing.T, state string, env map[string]string) *gatewayUnder
 			removeContainers(t, id)
 		}
 		if t.Failed() {
-			t.Logf("log of the gateway:\n%s", g.log)
+			t.Logf("log of the gateway:\n%s", g.log.tail(40))
 		}
 	})
 	return g
@@ -379,6 +379,12 @@ func (l *logLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// tail returns the last n lines.
+func (l *logLines) tail(n int) string {
+	lines := strings.SplitAfter(l.String(), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
 }
 
 // find returns the texts in the first line with that message, nil where there is

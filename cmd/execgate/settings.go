@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // envPrefix begins the name of the variable that overrides a setting:
@@ -38,43 +32,6 @@ func loadConfig(path string, lookup func(string) (string, bool)) (Config, error)
 		return cfg, usage("configuration: %w", err)
 	}
 	return cfg, nil
-}
-
-// readConfigFile reads YAML over cfg, strictly: a key that is not known, or
-// stands twice, is an error that names its line.
-func readConfigFile(path string, cfg *Config) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	strict := yaml.NewDecoder(bytes.NewReader(text))
-	strict.KnownFields(true)
-	if err := strict.Decode(cfg); err != nil && !errors.Is(err, io.EOF) {
-		return plainYAML(err)
-	}
-	if err := strict.Decode(&Config{}); !errors.Is(err, io.EOF) {
-		return errors.New("there is more than one document in the file")
-	}
-	return nil
-}
-
-// What the YAML library says about Go is said about the file instead.
-var (
-	yamlUnknown = regexp.MustCompile(`field (\S+) not found in type \S+`)
-	yamlGroup   = regexp.MustCompile(`into main\.\w+`)
-)
-
-func plainYAML(err error) error {
-	broken, ok := errors.AsType[*yaml.TypeError](err)
-	if !ok {
-		return err
-	}
-	var errs []error
-	for _, text := range broken.Errors {
-		text = yamlUnknown.ReplaceAllString(text, "there is no key $1 here")
-		errs = append(errs, errors.New(yamlGroup.ReplaceAllString(text, "into a group of keys")))
-	}
-	return errors.Join(errs...)
 }
 
 // setting is one leaf of a Config.

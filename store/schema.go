@@ -25,6 +25,39 @@ var migrations = []string{
 		expires_ms INTEGER,
 		revoked_ms INTEGER
 	) STRICT, WITHOUT ROWID`,
+
+	// execution_bytes is what the rows of each tenant take up, kept by triggers.
+	`CREATE TABLE executions (
+		id              TEXT PRIMARY KEY,
+		tenant          TEXT NOT NULL,
+		subject         TEXT NOT NULL,
+		idempotency_key TEXT,
+		request_sha256  TEXT NOT NULL,
+		state           TEXT NOT NULL CHECK (state IN ('reserved', 'queued', 'running', 'ended', 'failed', 'denied', 'expired')),
+		body            BLOB,
+		bytes           INTEGER NOT NULL GENERATED ALWAYS AS (512 + coalesce(length(body), 0)) STORED,
+		events          INTEGER NOT NULL,
+		created_ms      INTEGER NOT NULL,
+		expires_ms      INTEGER NOT NULL
+	) STRICT;
+	CREATE UNIQUE INDEX executions_by_key ON executions (tenant, subject, idempotency_key) WHERE idempotency_key IS NOT NULL;
+	CREATE INDEX executions_by_age ON executions (tenant, created_ms) WHERE body IS NOT NULL AND state IN ('ended', 'failed', 'denied', 'expired');
+	CREATE INDEX executions_by_end ON executions (expires_ms) WHERE state IN ('ended', 'failed', 'denied', 'expired');
+	CREATE INDEX executions_under_way ON executions (state) WHERE state IN ('reserved', 'queued', 'running');
+	CREATE TABLE execution_bytes (
+		tenant TEXT PRIMARY KEY,
+		bytes  INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TRIGGER executions_inserted AFTER INSERT ON executions BEGIN
+		INSERT INTO execution_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER executions_updated AFTER UPDATE OF body ON executions BEGIN
+		UPDATE execution_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER executions_deleted AFTER DELETE ON executions BEGIN
+		UPDATE execution_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

@@ -1,5 +1,7 @@
-// Package store remembers what must outlive the process and is not the log:
-// at present, API keys. It hides SQLite (modernc.org/sqlite, which needs no C
+// Package store remembers what must outlive the process and is not the log: API
+// keys, and executions that can be asked for later, with their results and
+// idempotency keys. Results are callers' data and are not encrypted here: the
+// mode of the files, 0600, is what keeps them. It hides SQLite (modernc.org/sqlite, which needs no C
 // compiler) behind a few methods; no type of it crosses this package's edge.
 //
 // A write is durable when its method returns: the database is in WAL mode with

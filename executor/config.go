@@ -53,7 +53,7 @@ const (
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
-	if c.Gateway == "" {
+	if c.Gateway == "" || c.Gateway == noGateway {
 		errs = append(errs, errors.New("the gateway's id is missing"))
 	}
 	if c.Agent == "" {

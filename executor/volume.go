@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -25,6 +27,10 @@ var elfMachines = map[string]elf.Machine{
 	"x86_64": elf.EM_X86_64, "amd64": elf.EM_X86_64,
 	"aarch64": elf.EM_AARCH64, "arm64": elf.EM_AARCH64,
 }
+
+// noGateway owns the containers that are made only to reach a volume, so that
+// any reaper takes one that was left, past its deadline and not before.
+const noGateway = "none"
 
 // provideAgent makes sure that the engine has a volume with this agent binary,
 // and returns its name. The name holds the binary's digest, so gateways of
@@ -49,7 +55,10 @@ func provideAgent(ctx context.Context, cli *client.Client, file, architecture st
 	}
 	helper, err := cli.ContainerCreate(ctx,
 		&container.Config{Image: image, Entrypoint: []string{wire.AgentPath}, NetworkDisabled: true,
-			Labels: map[string]string{labelExecution: "agent"}},
+			Labels: map[string]string{
+				labelGateway: noGateway, labelExecution: "agent",
+				labelDeadline: strconv.FormatInt(time.Now().Add(2*prepareTimeout).UnixMilli(), 10),
+			}},
 		&container.HostConfig{NetworkMode: "none", Mounts: []mount.Mount{{
 			Type: mount.TypeVolume, Source: name, Target: wire.AgentFolder,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true},

@@ -174,7 +174,7 @@ func (s streams) refuse(unfit error) wire.Exited {
 	s.stdout.Close()
 	s.stderr.Close()
 	exited := wire.Exited{ExitCode: exitCannotRun}
-	counters(&exited)
+	cgroupNow.counters(&exited)
 	if errors.Is(unfit, unix.ENOSPC) {
 		exited.FullMounts = []string{wire.Workspace}
 	}

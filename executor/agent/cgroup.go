@@ -11,15 +11,20 @@ import (
 	"github.com/execgate/execgate/executor/wire"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
-
 // cgroup reads the sandbox's own control group, which a private cgroup
 // namespace shows at the root: version 1 with a folder per controller
 // (Documentation/admin-guide/cgroup-v1) or version 2 in one
 // (Documentation/admin-guide/cgroup-v2.rst).
-type cgroup struct{ v2 bool }
+type cgroup struct {
+	root string
+	v2   bool
+}
 
-var cgroupNow = cgroup{v2: exists(filepath.Join(cgroupRoot, "cgroup.controllers"))}
+var cgroupNow = cgroupAt("/sys/fs/cgroup")
+
+func cgroupAt(root string) cgroup {
+	return cgroup{root: root, v2: exists(filepath.Join(root, "cgroup.controllers"))}
+}
 
 // limits returns the limits in force under the neutral names of wire.Report.
 func (c cgroup) limits() map[string]string {
@@ -63,8 +68,7 @@ func sum(a, b string) string {
 }
 
 // counters fills in what the sandbox has used.
-func counters(exited *wire.Exited) {
-	c := cgroupNow
+func (c cgroup) counters(exited *wire.Exited) {
 	if c.v2 {
 		exited.CPUUS = c.field("", "cpu.stat", "usage_usec")
 		exited.PeakMemory = c.number("", "memory.peak")
@@ -87,7 +91,7 @@ func (c cgroup) read(controller, file string) string {
 	if c.v2 {
 		controller = ""
 	}
-	content, err := os.ReadFile(filepath.Join(cgroupRoot, controller, file))
+	content, err := os.ReadFile(filepath.Join(c.root, controller, file))
 	if err != nil {
 		return ""
 	}

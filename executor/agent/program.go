@@ -136,7 +136,7 @@ func (p *program) wait() wire.Exited {
 			continue
 		case err != nil: // ECHILD: nothing is left
 			p.output.Wait()
-			counters(&exited)
+			cgroupNow.counters(&exited)
 			return exited
 		case pid == p.pid:
 			ended = true

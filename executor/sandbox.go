@@ -99,8 +99,7 @@ func (sb *sandbox) start(ctx context.Context, s spec) error {
 		return unavailable(err)
 	}
 	// What is written now waits in the pipe until the agent reads.
-	sb.control, err = sb.session.Open(wire.KindControl)
-	if err != nil {
+	if err := sb.openControl(ctx); err != nil {
 		return unavailable(err)
 	}
 	if err := sb.cli.ContainerStart(ctx, sb.id, container.StartOptions{}); err != nil {
@@ -134,6 +133,15 @@ func (sb *sandbox) unstarted(ctx context.Context, cause error) error {
 		return errNoMemory
 	}
 	return unavailable(fmt.Errorf("%w: %w", errNotStarted, cause))
+}
+
+// openControl opens the control stream, waiting no longer than ctx for a side
+// that reads nothing.
+func (sb *sandbox) openControl(ctx context.Context) (err error) {
+	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
+	defer stop()
+	sb.control, err = sb.session.Open(wire.KindControl)
+	return err
 }
 
 // hello waits for the agent's first word.

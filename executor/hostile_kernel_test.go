@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,7 @@ var forbidden = []struct {
 	{"io_setup", 206, []int{1, 0}, eperm},
 	{"io_submit", 209, nil, eperm},
 	{"io_getevents", 208, nil, eperm},
+	{"io_pgetevents", 333, nil, eperm},
 	{"io_cancel", 210, nil, eperm},
 	{"io_destroy", 207, nil, eperm},
 	{"userfaultfd", 323, []int{1}, eperm},
@@ -167,6 +169,27 @@ for number, args in INPUT_DATA:
 		}
 		if got[i] != c.want {
 			t.Errorf("%s (%d%v): errno %d, want %d", c.name, c.number, c.args, got[i], c.want)
+		}
+	}
+}
+
+// Each forbidden call stands in the documentation with its reason.
+func TestForbiddenCallsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/seccomp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range forbidden {
+		for _, word := range strings.Fields(c.name) {
+			switch {
+			case c.number == 1000, slices.Contains([]string{"socket", "socketpair", "SOCK_RAW", "AF_INET", "AF_INET6"}, word):
+			case strings.HasPrefix(word, "AF_") || strings.HasPrefix(word, "NETLINK_"):
+				if !strings.Contains(string(page), word) {
+					t.Errorf("docs/seccomp.md does not name %s", word)
+				}
+			case !strings.Contains(string(page), "`"+word+"`"):
+				t.Errorf("docs/seccomp.md does not name %s", word)
+			}
 		}
 	}
 }

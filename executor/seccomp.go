@@ -7,10 +7,10 @@ import (
 )
 
 // seccompRules is the list of what a program may call; everything else fails
-// with EPERM. It is ours and not the engine's default, which allows sockets of
-// families that reach the host though the sandbox has no network (AF_VSOCK,
-// AF_ALG), and io_uring, keyrings, ptrace and others that a program in a
-// sandbox has no use for. docs/seccomp.md gives the reason for each.
+// with EPERM. It is ours and not the engine's default, which in many versions
+// allows sockets of families that reach the host though the sandbox has no
+// network (AF_VSOCK, AF_ALG), and ptrace, message queues and others that a
+// program in a sandbox has no use for. docs/seccomp.md gives the reason for each.
 //
 //go:embed seccomp.json
 var seccompRules []byte

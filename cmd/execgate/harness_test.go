@@ -405,3 +405,22 @@ func (l *logLines) find(message string) map[string]string {
 	}
 	return nil
 }
+
+// keyOf returns the text of a key that was made.
+func keyOf(t testing.TB, made reply) string {
+	t.Helper()
+	var key struct{ Key string }
+	if err := json.Unmarshal(made.body, &key); err != nil || key.Key == "" {
+		t.Fatalf("%d %s", made.status, made.body)
+	}
+	return key.Key
+}
+
+func readAll(t testing.TB, r io.Reader) string {
+	t.Helper()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -48,3 +48,17 @@ func programRuns(t testing.TB, filter string) bool {
 	out, err := exec.Command("docker", "top", ids[0]).Output()
 	return err == nil && strings.Count(strings.TrimSpace(string(out)), "\n") > 1
 }
+
+// anonymousVolumes lists the volumes that the engine made of itself and nobody
+// uses: what a container leaves that was removed without them.
+func anonymousVolumes(t testing.TB) string {
+	t.Helper()
+	const idLength = 64
+	var names []string
+	for name := range strings.FieldsSeq(docker(t, "volume", "ls", "-q", "--filter", "dangling=true")) {
+		if len(name) == idLength {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, "\n")
+}

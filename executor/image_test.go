@@ -46,7 +46,7 @@ EXPOSE 80
 ONBUILD RUN false
 `)
 	e := newExecutor(t, withImage(name))
-	before := docker(t, "volume", "ls", "-q")
+	before := anonymousVolumes(t)
 	r := hostile{want: execution.OutcomeExited, job: python(`
 import os
 result = {
@@ -59,7 +59,7 @@ result = {
 	if string(r.Value) != want {
 		t.Errorf("got  %s\nwant %s", r.Value, want)
 	}
-	until(t, "no volume is left", 5*time.Second, func() bool { return docker(t, "volume", "ls", "-q") == before })
+	until(t, "no volume is left", 5*time.Second, func() bool { return anonymousVolumes(t) == before })
 }
 
 // The labels that the reaper goes by are the gateway's, whatever the image says.

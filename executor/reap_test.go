@@ -38,7 +38,7 @@ func TestReap(t *testing.T) {
 		running <- r
 	}()
 	until(t, "the execution runs", 5*time.Second, func() bool { return len(containers(t, "label=execgate.execution=ex_test_running")) == 1 })
-	volumes := docker(t, "volume", "ls", "-q")
+	volumes := anonymousVolumes(t)
 
 	other := "other_" + gateway
 	cases := map[string]struct {
@@ -65,7 +65,7 @@ func TestReap(t *testing.T) {
 		t.Errorf("the reaper took a running execution: %s", describe(r))
 	}
 	docker(t, "rm", "-fv", cases["another's, before its deadline"].id)
-	if after := docker(t, "volume", "ls", "-q"); after != volumes {
+	if after := anonymousVolumes(t); after != volumes {
 		t.Errorf("volumes are left:\n%s\nbefore:\n%s", after, volumes)
 	}
 }

@@ -2,137 +2,169 @@ package gateway
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/execgate/execgate/execution"
 )
 
-// drainGrace is how long Drain waits for executions it has cancelled: a sandbox
-// to be killed and removed, leases to be revoked, the end to be recorded.
-const drainGrace = 30 * time.Second
-
 // admission bounds the executions under way. An execution is admitted before
 // anything is allocated for it.
+//
+// Of the slots, some are reserved, each for one tenant; the others are shared.
+// A tenant runs in its own reserved slots first.
 type admission struct {
-	max int
+	max, maxQueued int
+	reserved       map[string]int // tenant -> slots that only it may use
+	shared         int            // the slots that are reserved for nobody
 
 	mu       sync.Mutex
 	draining bool
 	running  int
-	tenants  map[string]int // tenant -> executions under way
-	idle     chan struct{}  // not nil while draining; closed when nothing runs
+	inShared int            // executions that run in shared slots
+	tenants  map[string]int // tenant -> executions that run
+	queue    []*place       // in the order they came
+	held     int            // see hold
+	idle     chan struct{}  // not nil while draining; closed when nothing is left
 
 	// stop is closed to cancel what is still running.
 	stop     chan struct{}
 	stopOnce sync.Once
 }
 
-func newAdmission(max int) *admission {
-	return &admission{max: max, tenants: map[string]int{}, stop: make(chan struct{})}
+// place is that of one execution: in the queue until ready is closed, and then
+// in a slot.
+type place struct {
+	tenant string
+	others int // of the tenant, under way when this one came
+	ready  chan struct{}
 }
 
-// enter admits one execution of tenant, which must leave again, and returns how
-// many others of that tenant are under way.
-func (a *admission) enter(tenant string) (others int, err error) {
+func newAdmission(max, maxQueued int, reserved map[string]int) *admission {
+	a := &admission{
+		max: max, maxQueued: maxQueued, reserved: maps.Clone(reserved), shared: max,
+		tenants: map[string]int{}, stop: make(chan struct{}),
+	}
+	for _, n := range reserved {
+		a.shared -= n
+	}
+	return a
+}
+
+// enter gives one execution of tenant its place, which it must leave again. One
+// that cannot run at once is queued where it may be, and otherwise refused.
+func (a *admission) enter(tenant string, mayQueue bool) (*place, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.draining {
-		return 0, &execution.Error{
-			Kind: execution.KindUnavailable, Code: "draining", Detail: "the gateway is shutting down",
-			RetryAfter: 5 * time.Second,
+		return nil, errDraining()
+	}
+	p := &place{tenant: tenant, others: a.tenants[tenant], ready: make(chan struct{})}
+	for _, waiting := range a.queue {
+		if waiting.tenant == tenant {
+			p.others++
 		}
 	}
-	if a.running >= a.max {
-		return 0, &execution.Error{
+	// Nobody is overtaken: whoever waits does so because they do not fit.
+	switch {
+	case a.fits(tenant):
+		a.seat(p)
+	case mayQueue && len(a.queue) < a.maxQueued:
+		a.queue = append(a.queue, p)
+	case mayQueue:
+		return nil, &execution.Error{
+			Kind: execution.KindSaturated, Code: "queue_full",
+			Detail: "as many executions as the gateway queues are waiting", RetryAfter: 5 * time.Second,
+		}
+	default:
+		return nil, &execution.Error{
 			Kind: execution.KindSaturated, Code: "executions_saturated",
 			Detail: "as many executions as the gateway allows are under way", RetryAfter: time.Second,
 		}
 	}
-	others = a.tenants[tenant]
-	a.running++
-	a.tenants[tenant]++
-	return others, nil
+	return p, nil
 }
 
-func (a *admission) leave(tenant string) {
+// fits reports whether there is a slot for one more execution of tenant.
+func (a *admission) fits(tenant string) bool {
+	return a.tenants[tenant] < a.reserved[tenant] || a.inShared < a.shared
+}
+
+// seat puts p, which fits, into a slot.
+func (a *admission) seat(p *place) {
+	if a.tenants[p.tenant] >= a.reserved[p.tenant] {
+		a.inShared++
+	}
+	a.running++
+	a.tenants[p.tenant]++
+	close(p.ready)
+}
+
+// wait returns when p has a slot, or when ctx ends.
+func (p *place) wait(ctx context.Context) {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+	}
+}
+
+// leave gives up p and seats those who wait and now fit.
+func (a *admission) leave(p *place) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.running--
-	if a.tenants[tenant]--; a.tenants[tenant] == 0 {
-		delete(a.tenants, tenant) // tenants come and go; the map must not only grow
+	select {
+	case <-p.ready:
+		a.running--
+		if a.tenants[p.tenant] > a.reserved[p.tenant] {
+			a.inShared--
+		}
+		if a.tenants[p.tenant]--; a.tenants[p.tenant] == 0 {
+			delete(a.tenants, p.tenant) // tenants come and go; the map must not only grow
+		}
+		a.queue = slices.DeleteFunc(a.queue, func(next *place) bool {
+			if !a.fits(next.tenant) {
+				return false
+			}
+			a.seat(next)
+			return true
+		})
+	default:
+		a.queue = slices.DeleteFunc(a.queue, func(waiting *place) bool { return waiting == p })
 	}
-	if a.draining && a.running == 0 {
+	a.settle()
+}
+
+// hold keeps Drain waiting until it is dropped again: for work around an
+// execution, such as keeping its result.
+func (a *admission) hold() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.draining {
+		return errDraining()
+	}
+	a.held++
+	return nil
+}
+
+func (a *admission) drop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held--
+	a.settle()
+}
+
+// settle tells Drain when nothing is left.
+func (a *admission) settle() {
+	if a.draining && a.running+len(a.queue)+a.held == 0 {
 		close(a.idle)
 	}
 }
 
-func (a *admission) count() int {
+// count returns how many run, and how many wait.
+func (a *admission) count() (running, queued int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.running
-}
-
-// refuse lets nobody in from now on, and returns what closes when all are out.
-func (a *admission) refuse() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.draining {
-		a.draining = true
-		a.idle = make(chan struct{})
-		if a.running == 0 {
-			close(a.idle)
-		}
-	}
-	return a.idle
-}
-
-func (a *admission) refusing() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.draining
-}
-
-// bound returns a context that also ends when what runs is to be cancelled.
-func (a *admission) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	var owner sync.WaitGroup
-	owner.Go(func() {
-		select {
-		case <-a.stop:
-			cancel(errDrained)
-		case <-done:
-		}
-	})
-	return ctx, func() {
-		close(done)
-		owner.Wait()
-		cancel(nil)
-	}
-}
-
-var errDrained = errors.New("the gateway is shutting down")
-
-// Drain refuses new executions from now on and waits for those under way. When
-// ctx ends it cancels them and waits until their ends are recorded, at most 30
-// seconds more. It returns nil where nothing is left running.
-func (s *Service) Drain(ctx context.Context) error {
-	idle := s.admission.refuse()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-	}
-	s.admission.stopOnce.Do(func() { close(s.admission.stop) })
-	late := time.NewTimer(drainGrace)
-	defer late.Stop()
-	select {
-	case <-idle:
-		return nil
-	case <-late.C:
-		return fmt.Errorf("drain: %d executions did not end within %v of being cancelled", s.admission.count(), drainGrace)
-	}
+	return a.running, len(a.queue)
 }

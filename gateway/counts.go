@@ -10,6 +10,7 @@ import (
 // Counts is what a Service has done since it was made.
 type Counts struct {
 	Running int // under way now
+	Queued  int // waiting for a slot now
 
 	Started      uint64 // allowed, and recorded as such
 	Denied       uint64
@@ -35,8 +36,10 @@ func (c *counters) refused(err error) {
 
 // Counts returns the counts as they are now.
 func (s *Service) Counts() Counts {
+	running, queued := s.admission.count()
 	return Counts{
-		Running:      s.admission.count(),
+		Running:      running,
+		Queued:       queued,
 		Started:      s.counters.started.Load(),
 		Denied:       s.counters.denied.Load(),
 		Saturated:    s.counters.saturated.Load(),

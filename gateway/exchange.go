@@ -24,6 +24,7 @@ type exchange struct {
 	requestID string
 	traceID   string
 	principal execution.Principal // proven; zero on a public route
+	media     string              // the form of the answer that the caller wants
 	execution string              // id, once there is one
 	err       error               // for the log
 }
@@ -48,7 +49,7 @@ func (x *exchange) ctx() context.Context { return x.gin.Request.Context() }
 func (x *exchange) fail(err error) {
 	x.err = err
 	if !x.gin.Writer.Written() {
-		x.writeProblem(problemOf(err, x))
+		x.writeProblem(problemOf(err, x.requestID, x.execution))
 	}
 }
 

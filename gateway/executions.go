@@ -8,15 +8,36 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// createExecution is POST /v1/executions, in its synchronous form.
+// createExecution is POST /v1/executions, in all its forms: the caller waits,
+// follows a stream, or comes back.
 func (g *Gateway) createExecution(x *exchange) error {
+	h := x.gin.Request.Header
+	key, err := idempotencyKeyOf(h)
+	if err != nil {
+		return err
+	}
 	request, err := g.readExecution(x)
 	if err != nil {
 		return err
 	}
-	response, err := g.config.Service.Execute(x.ctx(), Call{
-		Principal: x.principal, Request: request, RequestID: x.requestID, TraceID: x.traceID,
-	})
+	call := Call{Principal: x.principal, Request: request, RequestID: x.requestID, TraceID: x.traceID}
+	streams := x.media == mediaEvents
+	// Who takes only a stream has no use for a 202; a preference may be ignored
+	// (RFC 7240, section 2).
+	async := prefersAsync(h) && !streams
+	switch {
+	case key != "" || async:
+		return g.submitExecution(x, call, key, async)
+	case streams:
+		return g.streamExecution(x, call)
+	default:
+		return g.runExecution(x, call)
+	}
+}
+
+// runExecution answers when the execution has ended.
+func (g *Gateway) runExecution(x *exchange, call Call) error {
+	response, err := g.config.Service.Execute(x.ctx(), call)
 	x.execution = response.ID
 	if err != nil {
 		return err
@@ -29,17 +50,38 @@ func (g *Gateway) createExecution(x *exchange) error {
 	return nil
 }
 
-func (g *Gateway) readExecution(x *exchange) (execution.Request, error) {
-	h := x.gin.Request.Header
-	// To run the request as if the key were not there would break the very
-	// promise the caller relies on.
-	if len(h["Idempotency-Key"]) > 0 {
-		return execution.Request{}, &execution.Error{
-			Kind: execution.KindInvalid, Code: "idempotency_unsupported",
-			Detail: "this gateway does not yet support Idempotency-Key, and will not run the request without its promise",
+// submitExecution begins an execution that does not end with the request, or
+// finds the one that the key began. One whose caller waits is not queued.
+func (g *Gateway) submitExecution(x *exchange, call Call, key string, async bool) error {
+	call.Queue = async
+	st, err := g.config.Service.Submit(x.ctx(), call, key)
+	x.execution = st.ID
+	if err != nil {
+		return err
+	}
+	if st.Again {
+		x.gin.Writer.Header().Set("Idempotent-Replayed", "true")
+	}
+	switch {
+	case st.State == StateDenied || st.State == StateFailed || st.State == StateExpired:
+		return g.writeStanding(x, st)
+	case x.media == mediaEvents:
+		return g.follow(x, st, 0)
+	case async:
+		x.gin.Writer.Header().Set("Preference-Applied", "respond-async")
+		if !st.Again {
+			return g.writeState(x, st)
+		}
+	case !st.Again:
+		if st, err = st.Wait(x.ctx()); err != nil {
+			return err
 		}
 	}
-	if err := checkContentType(h); err != nil {
+	return g.writeStanding(x, st)
+}
+
+func (g *Gateway) readExecution(x *exchange) (execution.Request, error) {
+	if err := checkContentType(x.gin.Request.Header); err != nil {
 		return execution.Request{}, err
 	}
 	body, err := x.body(g.config.MaxBodyBytes)
@@ -74,6 +116,10 @@ type decisionDocument struct {
 	Clamped  []execution.Clamp  `json:"clamped"`
 }
 
+func decisionOf(d execution.Decision) decisionDocument {
+	return decisionDocument{Effect: d.Effect, Revision: d.Revision, Reasons: array(d.Reasons), Clamped: array(d.Clamped)}
+}
+
 func encodeExecution(response Response) ([]byte, error) {
 	r := response.Result
 	document := executionDocument{
@@ -81,11 +127,8 @@ func encodeExecution(response Response) ([]byte, error) {
 		Stdout: text(r.Stdout), Stderr: text(r.Stderr),
 		Result: r.Value, ResultError: r.ValueError, Truncated: r.Truncated,
 		Artifacts: array(r.Artifacts), Usage: r.Usage,
-		Decision: decisionDocument{
-			Effect: response.Decision.Effect, Revision: response.Decision.Revision,
-			Reasons: array(response.Decision.Reasons), Clamped: array(response.Decision.Clamped),
-		},
-		Leases: array(response.Leases), Records: array(response.Records),
+		Decision: decisionOf(response.Decision),
+		Leases:   array(response.Leases), Records: array(response.Records),
 	}
 	document.Usage.LimitsHit = array(r.Usage.LimitsHit)
 	if r.Outcome != execution.OutcomeExited {

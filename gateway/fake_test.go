@@ -49,6 +49,7 @@ type world struct {
 	revoke  func(context.Context) ([]execution.Lease, error)
 	execute func(context.Context, execution.Job) (execution.Result, error)
 	append  func(context.Context, execution.Record) error
+	memory  *memory
 }
 
 func newWorld() *world {
@@ -63,6 +64,7 @@ func newWorld() *world {
 		},
 		execute: func(context.Context, execution.Job) (execution.Result, error) { return exited(0), nil },
 		append:  func(context.Context, execution.Record) error { return nil },
+		memory:  &memory{},
 	}
 }
 
@@ -133,7 +135,7 @@ func (w *world) service(t testing.TB) *gateway.Service {
 
 func (w *world) config() gateway.ServiceConfig {
 	return gateway.ServiceConfig{
-		Images: w, Decider: w, Lender: w, Executor: w, Recorder: w,
+		Images: w, Decider: w, Lender: w, Executor: w, Recorder: w, Executions: w.memory,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }

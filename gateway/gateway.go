@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -56,6 +57,42 @@ type Recorder interface {
 	// Append returns the record's sequence number once the record is durable. It
 	// returns when ctx ends, whatever the disk does.
 	Append(ctx context.Context, r execution.Record) (uint64, error)
+}
+
+// Stored is an execution as it is remembered.
+type Stored struct {
+	ID      string
+	Tenant  string
+	Subject string // with Tenant: whose it is
+	// Key is the idempotency key that began it; empty where there was none.
+	Key           string
+	RequestSHA256 string
+	State         string // a State
+	Body          []byte // see Standing; of a state that is not over, what to say once it is lost
+	Events        uint64
+	Expires       time.Time // it may be forgotten from then on, if it is over
+}
+
+// Executions remembers executions past their request. What a method has done is
+// durable when it returns.
+type Executions interface {
+	// Claim remembers want as reserved and returns it, or returns the execution,
+	// without its body, that its owner has begun with the same key before. Of
+	// several at once one gets its own. It fails with KindSaturated where there
+	// is no room.
+	Claim(ctx context.Context, want Stored) (Stored, error)
+	// Release forgets an execution that is still reserved.
+	Release(ctx context.Context, id string) error
+	// Save replaces State, Body, Events and Expires, where the state is not over.
+	Save(ctx context.Context, now Stored) error
+	// Load fails with KindNotFound.
+	Load(ctx context.Context, id string) (Stored, error)
+	// Sweep forgets what has expired.
+	Sweep(ctx context.Context) error
+	// Recover ends what an earlier process left under way and keeps it until
+	// expires; what is only reserved it forgets, except that what stands in lost
+	// ends with the body given there.
+	Recover(ctx context.Context, lost map[string][]byte, expires time.Time) error
 }
 
 // Keys makes and revokes API keys. before is called with the key as it will be;

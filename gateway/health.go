@@ -95,7 +95,7 @@ func (g *Gateway) readiness(x *exchange) error {
 	checks := g.probes.report(x.ctx())
 	if slices.ContainsFunc(checks, func(c check) bool { return !c.Ready }) {
 		x.err = &execution.Error{Kind: execution.KindUnavailable, Code: "unready", Detail: "not everything the gateway needs is working"}
-		p := problemOf(x.err, x)
+		p := problemOf(x.err, x.requestID, "")
 		p.Checks = checks
 		x.writeProblem(p)
 		return nil

@@ -160,7 +160,7 @@ func TestExecutionOverHTTP(t *testing.T) {
 	}
 	s := serve(t, w, nil)
 	a := s.do("POST", "/v1/executions", callerToken, program, "X-Request-Id", "mine-1",
-		"Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Prefer", "respond-async")
+		"Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Prefer", "wait=10")
 	var got map[string]any
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.StatusCode != 200 {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
@@ -215,10 +215,10 @@ func TestProblems(t *testing.T) {
 		want       []string // parts of the body
 	}{
 		{name: "invalid", body: `{"language":"python","code":1,"x":2}`, status: 400, want: []string{`"pointer":"/code"`, `"pointer":"/x"`}},
-		{name: "idempotency", body: program, headers: []string{"Idempotency-Key", "k"}, status: 400, want: []string{"idempotency_unsupported"}},
+		{name: "idempotency key", body: program, headers: []string{"Idempotency-Key", "a b"}, status: 400, want: []string{"idempotency_key_invalid"}},
 		{name: "media type", body: program, headers: []string{"Content-Type", "text/plain"}, status: 415},
 		{name: "compressed", body: program, headers: []string{"Content-Encoding", "gzip"}, status: 415},
-		{name: "accept", body: program, headers: []string{"Accept", "text/event-stream"}, status: 406},
+		{name: "accept", body: program, headers: []string{"Accept", "text/html"}, status: 406},
 		{name: "no body", body: "", headers: []string{"Content-Type", "application/json"}, status: 400},
 		{name: "denied", body: program, arrange: func(w *world) {
 			w.decide = func(execution.Question) execution.Decision {

@@ -9,24 +9,48 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// checkAccept refuses a caller that would not take JSON (RFC 9110, section
-// 12.5.1): better before anything ran than after.
-func checkAccept(h http.Header) error {
+// The forms that an answer can have. A problem is always
+// application/problem+json, whatever was asked for.
+const (
+	mediaJSON   = "application/json"
+	mediaEvents = "text/event-stream"
+)
+
+// negotiate picks the form among offers that the caller likes best, the first of
+// those alike (RFC 9110, section 12.5.1). It refuses a caller that would take
+// none of them: better before anything ran than after.
+func negotiate(h http.Header, offers ...string) (string, error) {
 	accept := strings.Join(h["Accept"], ",")
 	if strings.TrimSpace(accept) == "" {
-		return nil
+		return offers[0], nil
 	}
+	best, highest := "", 0.0
+	for _, offer := range offers {
+		if q := qualityOf(accept, offer); q > highest {
+			best, highest = offer, q
+		}
+	}
+	if best == "" {
+		return "", &execution.Error{Kind: kindNotAcceptable, Detail: "the answer is " + strings.Join(offers, " or ") + "; accept that"}
+	}
+	return best, nil
+}
+
+// qualityOf is how much accept likes media. The most precise range decides; of
+// several alike, the best.
+func qualityOf(accept, media string) float64 {
+	family, _, _ := strings.Cut(media, "/")
 	best, quality := -1, 0.0
 	for item := range strings.SplitSeq(accept, ",") {
-		media, parameters, err := mime.ParseMediaType(item)
+		asked, parameters, err := mime.ParseMediaType(item)
 		if err != nil {
 			continue // what cannot be read asks for nothing
 		}
 		precise := -1
-		switch media {
-		case "application/json":
+		switch asked {
+		case media:
 			precise = 2
-		case "application/*":
+		case family + "/*":
 			precise = 1
 		case "*/*":
 			precise = 0
@@ -40,17 +64,13 @@ func checkAccept(h http.Header) error {
 				continue
 			}
 		}
-		// The most precise range decides; of several alike, the best.
 		if precise > best {
 			best, quality = precise, q
 		} else {
 			quality = max(quality, q)
 		}
 	}
-	if quality > 0 {
-		return nil
-	}
-	return &execution.Error{Kind: kindNotAcceptable, Detail: "the answer is application/json; accept that"}
+	return quality
 }
 
 // checkContentType takes only JSON, in UTF-8, as it is.

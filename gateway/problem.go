@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/execgate/execgate/execution"
@@ -20,6 +21,7 @@ const (
 	kindMethodNotAllowed execution.Kind = "method_not_allowed"
 	kindNotAcceptable    execution.Kind = "not_acceptable"
 	kindUnsupportedMedia execution.Kind = "unsupported_media_type"
+	kindUnprocessable    execution.Kind = "unprocessable"
 )
 
 // problems is the one table from kind to status. A kind that is not in it is
@@ -43,6 +45,7 @@ var problems = map[execution.Kind]struct {
 	kindMethodNotAllowed:           {http.StatusMethodNotAllowed, "The method is not allowed here", 0},
 	kindNotAcceptable:              {http.StatusNotAcceptable, "The answer cannot be given in that form", 0},
 	kindUnsupportedMedia:           {http.StatusUnsupportedMediaType, "The body is not JSON", 0},
+	kindUnprocessable:              {http.StatusUnprocessableEntity, "The request contradicts an earlier one", 0},
 }
 
 // problem is an RFC 9457 problem document, with this API's own members.
@@ -51,7 +54,7 @@ type problem struct {
 	Title        string                 `json:"title"`
 	Status       int                    `json:"status"`
 	Detail       string                 `json:"detail,omitempty"`
-	Instance     string                 `json:"instance"` // the request's id
+	Instance     string                 `json:"instance,omitempty"` // the request's id; none in what is remembered
 	Code         string                 `json:"code,omitempty"`
 	Execution    string                 `json:"execution,omitempty"` // its id, where one was decided
 	Reasons      []execution.Reason     `json:"reasons,omitempty"`
@@ -62,7 +65,7 @@ type problem struct {
 
 // problemOf returns what of err the caller may see. Of an internal error that is
 // nothing but its existence, and of any other its Err stays here.
-func problemOf(err error, x *exchange) problem {
+func problemOf(err error, requestID, executionID string) problem {
 	kind := execution.KindOf(err)
 	entry, ok := problems[kind]
 	if !ok {
@@ -71,7 +74,7 @@ func problemOf(err error, x *exchange) problem {
 	}
 	p := problem{
 		Type: problemType + string(kind), Title: entry.title, Status: entry.status,
-		Instance: x.requestID, Execution: x.execution,
+		Instance: requestID, Execution: executionID,
 	}
 	if kind == execution.KindInternal {
 		return p
@@ -102,4 +105,9 @@ func (x *exchange) writeProblem(p problem) {
 		p.Status = http.StatusInternalServerError
 	}
 	x.write(p.Status, "application/problem+json", body)
+}
+
+// kindOfProblem is the kind that p was made from.
+func kindOfProblem(p problem) execution.Kind {
+	return execution.Kind(strings.TrimPrefix(p.Type, problemType))
 }

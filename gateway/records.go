@@ -144,21 +144,37 @@ type Unended struct {
 	TraceID    string
 }
 
+// recoverTimeout bounds what is put right in memory at start.
+const recoverTimeout = time.Minute
+
 // CloseUnended records the end of executions that a crash left open, with the
-// outcome unknown_crash. It is called at start, before new work is taken and
-// after what they left behind was removed. It goes on past a failure and returns
-// all of them joined.
+// outcome unknown_crash, and has those that can be asked for say the same. It is
+// called at start, with whatever is open, before new work is taken and after
+// what they left behind was removed. It goes on past a failure and returns all
+// of them joined.
 func (s *Service) CloseUnended(ctx context.Context, open []Unended) error {
 	var errs []error
+	lost := map[string][]byte{}
 	for _, u := range open {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 		call := Call{Principal: u.Principal, RequestID: u.RequestID, TraceID: u.TraceID}
 		crashed := Response{Result: execution.Result{Outcome: execution.OutcomeUnknownCrash}}
-		if _, err := s.records.ended(ctx, call, u.Execution, u.DecidedSeq, crashed, nil); err != nil {
+		ended, err := s.records.ended(ctx, call, u.Execution, u.DecidedSeq, crashed, nil)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("close execution %s: %w", u.Execution, err))
 		}
+		crashed.ID, crashed.Decision.Effect = u.Execution, execution.EffectAllow // what is denied is not open
+		crashed.Records = []uint64{u.DecidedSeq, ended}
+		if lost[u.Execution], err = encodeExecution(crashed); err != nil {
+			errs = append(errs, fmt.Errorf("close execution %s: %w", u.Execution, err))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	if err := s.executions.Recover(ctx, lost, time.Now().Add(s.keep)); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -16,17 +16,22 @@ type route struct {
 	public       bool
 	role         execution.Role
 	handle       func(x *exchange) error
+	// offers are the forms that the answer can have; none: JSON only.
+	offers []string
 }
 
 // routes is the one table of what can be asked over HTTP, and by whom.
 func (g *Gateway) routes() []route {
 	return []route{
-		{http.MethodPost, "/v1/executions", false, execution.RoleCaller, g.createExecution},
-		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey},
-		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys},
-		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey},
-		{http.MethodGet, "/healthz", true, "", g.health},
-		{http.MethodGet, "/readyz", true, "", g.readiness},
+		{http.MethodPost, "/v1/executions", false, execution.RoleCaller, g.createExecution, []string{mediaJSON, mediaEvents}},
+		{http.MethodGet, "/v1/executions/:id", false, execution.RoleCaller, g.showExecution, nil},
+		{http.MethodDelete, "/v1/executions/:id", false, execution.RoleCaller, g.cancelExecution, nil},
+		{http.MethodGet, "/v1/executions/:id/events", false, execution.RoleCaller, g.followExecution, []string{mediaEvents}},
+		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey, nil},
+		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys, nil},
+		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey, nil},
+		{http.MethodGet, "/healthz", true, "", g.health, nil},
+		{http.MethodGet, "/readyz", true, "", g.readiness, nil},
 	}
 }
 
@@ -73,5 +78,10 @@ func (g *Gateway) guard(x *exchange, r route) error {
 			}},
 		}
 	}
-	return checkAccept(x.gin.Request.Header)
+	offers := r.offers
+	if len(offers) == 0 {
+		offers = []string{mediaJSON}
+	}
+	x.media, err = negotiate(x.gin.Request.Header, offers...)
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -32,7 +33,7 @@ type Config struct {
 
 	ReadHeaderTimeout time.Duration // from the connection to the end of the headers; 10 s
 	ReadTimeout       time.Duration // to the end of the body; 60 s
-	WriteTimeout      time.Duration // of the response, from its first byte; 60 s
+	WriteTimeout      time.Duration // of the response, from its first byte, or of one event of a stream; 60 s
 	IdleTimeout       time.Duration // between two requests on a connection; 60 s
 	// DrainTimeout is how long running executions may go on after Serve was told
 	// to stop, before they are cancelled; 30 s.
@@ -47,6 +48,7 @@ type Gateway struct {
 	probes  *probes
 	// failures bounds how many failed authentications become records.
 	failures *bucket
+	readers  readers
 }
 
 // closeTimeout is how long open connections have, after draining, to take the
@@ -153,6 +155,10 @@ func (g *Gateway) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
+	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() { g.config.Service.sweep(sweeping) })
+	defer func() { stopSweeping(); sweeper.Wait() }()
 
 	select {
 	case err := <-served:

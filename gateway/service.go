@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -14,8 +15,12 @@ import (
 // the request, so it has its own time.
 const cleanupTimeout = 10 * time.Second
 
-// defaultMaxRunning is the number of executions that run at once.
-const defaultMaxRunning = 16
+// What is meant by zero in a ServiceConfig.
+const (
+	defaultMaxRunning  = 16
+	defaultMaxQueued   = 64
+	defaultKeepResults = 24 * time.Hour
+)
 
 // ServiceConfig is what a Service is made of.
 type ServiceConfig struct {
@@ -24,22 +29,35 @@ type ServiceConfig struct {
 	Lender   Lender
 	Executor Executor
 	Recorder Recorder
-	Logger   *slog.Logger
-	// MaxRunning is how many executions may be under way at once; zero is 16.
-	// One more is refused with KindSaturated, and nothing is queued.
+	// Executions remembers those that are submitted.
+	Executions Executions
+	Logger     *slog.Logger
+	// MaxRunning is how many executions run at once; zero is 16. One more is
+	// refused with KindSaturated, or queued where its Call says so.
 	MaxRunning int
+	// MaxQueued is how many executions may wait for a slot; zero is 64.
+	MaxQueued int
+	// Reserved are slots, out of MaxRunning, that only one tenant may use. At
+	// least one is left to everybody.
+	Reserved map[string]int
+	// KeepResults is how long a submitted execution is remembered past its end;
+	// zero is 24 hours.
+	KeepResults time.Duration
 }
 
 // Service carries executions through. It is safe for concurrent use.
 type Service struct {
-	images    Images
-	decider   Decider
-	lender    Lender
-	executor  Executor
-	records   *records
-	log       *slog.Logger
-	admission *admission
-	counters  counters
+	images     Images
+	decider    Decider
+	lender     Lender
+	executor   Executor
+	records    *records
+	executions Executions
+	keep       time.Duration
+	log        *slog.Logger
+	admission  *admission
+	live       live
+	counters   counters
 }
 
 // NewService checks config and starts nothing. Every part is needed: there is
@@ -56,18 +74,28 @@ func NewService(config ServiceConfig) (*Service, error) {
 		return nil, errors.New("gateway service: no executor")
 	case config.Recorder == nil:
 		return nil, errors.New("gateway service: no recorder")
+	case config.Executions == nil:
+		return nil, errors.New("gateway service: no executions")
 	case config.Logger == nil:
 		return nil, errors.New("gateway service: no logger")
-	case config.MaxRunning < 0:
-		return nil, errors.New("gateway service: max running is negative")
+	case config.MaxRunning < 0 || config.MaxQueued < 0 || config.KeepResults < 0:
+		return nil, errors.New("gateway service: a bound is negative")
 	}
-	if config.MaxRunning == 0 {
-		config.MaxRunning = defaultMaxRunning
+	orDefault(&config.MaxRunning, defaultMaxRunning)
+	orDefault(&config.MaxQueued, defaultMaxQueued)
+	orDefault(&config.KeepResults, defaultKeepResults)
+	left := config.MaxRunning
+	for tenant, slots := range config.Reserved {
+		if tenant == "" || slots < 1 || slots >= left {
+			return nil, fmt.Errorf("gateway service: %d slots reserved for tenant %q: there must be a tenant, at least one, and one left of %d for everybody", slots, tenant, config.MaxRunning)
+		}
+		left -= slots
 	}
 	return &Service{
 		images: config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
-		records: &records{recorder: config.Recorder, log: config.Logger},
-		log:     config.Logger, admission: newAdmission(config.MaxRunning),
+		records:    &records{recorder: config.Recorder, log: config.Logger},
+		executions: config.Executions, keep: config.KeepResults,
+		log: config.Logger, admission: newAdmission(config.MaxRunning, config.MaxQueued, config.Reserved),
 	}, nil
 }
 
@@ -77,6 +105,18 @@ type Call struct {
 	Request   execution.Request // already checked for its form
 	RequestID string
 	TraceID   string // 32 hex digits, or empty
+
+	// Queue lets the execution wait for a slot where it would be refused. It is
+	// decided before it waits, and not again after.
+	Queue bool
+	// Decided is told, where it is not nil, that the execution was allowed and
+	// that this is recorded, before anything else happens. Its error ends the
+	// execution there.
+	Decided func(Response) error
+	// Events is execution.Job's.
+	Events func(execution.Event) error
+
+	tracked *tracked // of a Submit
 }
 
 // Response is what came of a Call. Beside an error it holds what is known: ID
@@ -100,19 +140,19 @@ type Response struct {
 // withheld), KindNotFound or KindInvalid for an unknown image or language,
 // KindDenied with reasons, and KindInternal.
 func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
-	if call.Principal.Subject == "" || call.Principal.Tenant == "" {
-		return Response{}, internal("execute", errors.New("the principal has no subject or no tenant"))
+	if err := somebody(call.Principal); err != nil {
+		return Response{}, err
 	}
-	others, err := s.admission.enter(call.Principal.Tenant)
+	place, err := s.admission.enter(call.Principal.Tenant, call.Queue)
 	if err != nil {
 		s.counters.refused(err)
 		return Response{}, err
 	}
-	defer s.admission.leave(call.Principal.Tenant)
-	ctx, release := s.admission.bound(ctx)
+	defer s.admission.leave(place)
+	ctx, cancel, release := s.admission.bound(ctx)
 	defer release()
 
-	question, err := s.question(ctx, call, others)
+	question, err := s.question(ctx, call, place.others)
 	if err != nil && execution.KindOf(err) != execution.KindUnavailable {
 		return Response{}, err // it could not even be asked
 	}
@@ -140,8 +180,17 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	}
 
 	s.counters.started.Add(1)
+	var outcome execution.Outcome // once it is recorded
+	t := call.tracked
+	if t == nil {
+		t = newTracked(question.ID, call.Principal)
+		s.live.add(t)
+		defer func() { s.live.remove(t); t.finish(StateEnded, outcome, nil, nil) }()
+	}
+	t.cancellable(cancel)
+
 	var runErr error
-	response.Result, response.Leases, runErr = s.run(ctx, question.ID, call.Request, response.Decision.Grant)
+	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
 	ended, recordErr := s.records.ended(ctx, call, question.ID, decided, response, runErr)
 	if recordErr != nil {
 		// What nobody could look up later did not happen for the caller either.
@@ -154,7 +203,23 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 		response.Result = execution.Result{}
 		return response, engineError(runErr)
 	}
+	outcome = response.Result.Outcome
 	return response, nil
+}
+
+func somebody(p execution.Principal) error {
+	if p.Subject == "" || p.Tenant == "" {
+		return internal("execute", errors.New("the principal has no subject or no tenant"))
+	}
+	return nil
+}
+
+// idOf is the id that a Submit gave the execution, and else a new one.
+func idOf(call Call, now time.Time) string {
+	if call.tracked != nil {
+		return call.tracked.id
+	}
+	return execution.NewID(execution.PrefixExecution, now)
 }
 
 // question resolves the image and puts together what policy is asked. Its error
@@ -167,7 +232,7 @@ func (s *Service) question(ctx context.Context, call Call, others int) (executio
 	}
 	now := time.Now().UTC()
 	q := execution.Question{
-		ID: execution.NewID(execution.PrefixExecution, now), Time: now, TraceID: call.TraceID,
+		ID: idOf(call, now), Time: now, TraceID: call.TraceID,
 		Principal: call.Principal, Action: execution.ActionExecute,
 		Request: call.Request, RequestSHA256: sum, Running: others,
 	}
@@ -195,22 +260,53 @@ func (s *Service) resolve(ctx context.Context, r execution.Request) (image execu
 	return s.images.Resolve(ctx, r.Language, r.Image)
 }
 
+// carry waits for a slot and runs what was allowed, while t says how far it is.
+func (s *Service) carry(ctx context.Context, call Call, allowed Response, place *place, t *tracked) (execution.Result, []execution.Lease, error) {
+	if call.Decided != nil {
+		if err := s.tell(call, allowed); err != nil {
+			return execution.Result{}, nil, err
+		}
+	}
+	select {
+	case <-place.ready:
+	default:
+		t.enter(StateQueued)
+		place.wait(ctx)
+	}
+	t.enter(StateRunning)
+	job := execution.NewJob(allowed.ID, call.Request, allowed.Decision.Grant)
+	if call.Events != nil {
+		// It is called by a goroutine of the executor, which a panic would end
+		// with everything else.
+		job.Events = func(e execution.Event) (err error) {
+			defer s.recovered("tell of an event", &err)
+			return call.Events(e)
+		}
+	}
+	return s.run(ctx, job)
+}
+
+func (s *Service) tell(call Call, allowed Response) (err error) {
+	defer s.recovered("tell of the decision", &err)
+	return call.Decided(allowed)
+}
+
 // run lends, executes and takes back. It never panics, and what was lent is
 // taken back whatever happens.
-func (s *Service) run(ctx context.Context, id string, r execution.Request, g execution.Grant) (result execution.Result, leases []execution.Lease, err error) {
+func (s *Service) run(ctx context.Context, job execution.Job) (result execution.Result, leases []execution.Lease, err error) {
 	defer s.recovered("execute", &err)
 	if ctx.Err() != nil {
 		return execution.Result{Outcome: execution.OutcomeCancelled}, nil, nil
 	}
-	if len(g.Credentials) > 0 {
+	if len(job.Grant.Credentials) > 0 {
 		// The duty to revoke begins with the attempt: a Lend that fails or
 		// panics half-way may have lent.
-		defer func() { leases = s.revoke(ctx, id, leases) }()
-		if leases, err = s.lender.Lend(ctx, id, g.Credentials); err != nil {
+		defer func() { leases = s.revoke(ctx, job.ID, leases) }()
+		if leases, err = s.lender.Lend(ctx, job.ID, job.Grant.Credentials); err != nil {
 			return execution.Result{}, leases, err
 		}
 	}
-	result, err = s.executor.Execute(ctx, execution.NewJob(id, r, g))
+	result, err = s.executor.Execute(ctx, job)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return execution.Result{Outcome: execution.OutcomeCancelled}, leases, nil

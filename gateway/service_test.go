@@ -366,13 +366,17 @@ func TestQuestionIsWhole(t *testing.T) {
 
 func TestNewServiceRefusesTheUnsafe(t *testing.T) {
 	for name, change := range map[string]func(*gateway.ServiceConfig){
-		"images":   func(c *gateway.ServiceConfig) { c.Images = nil },
-		"decider":  func(c *gateway.ServiceConfig) { c.Decider = nil },
-		"lender":   func(c *gateway.ServiceConfig) { c.Lender = nil },
-		"executor": func(c *gateway.ServiceConfig) { c.Executor = nil },
-		"recorder": func(c *gateway.ServiceConfig) { c.Recorder = nil },
-		"logger":   func(c *gateway.ServiceConfig) { c.Logger = nil },
-		"negative": func(c *gateway.ServiceConfig) { c.MaxRunning = -1 },
+		"images":             func(c *gateway.ServiceConfig) { c.Images = nil },
+		"decider":            func(c *gateway.ServiceConfig) { c.Decider = nil },
+		"lender":             func(c *gateway.ServiceConfig) { c.Lender = nil },
+		"executor":           func(c *gateway.ServiceConfig) { c.Executor = nil },
+		"recorder":           func(c *gateway.ServiceConfig) { c.Recorder = nil },
+		"executions":         func(c *gateway.ServiceConfig) { c.Executions = nil },
+		"of 4 for everybody": func(c *gateway.ServiceConfig) { c.MaxRunning, c.Reserved = 4, map[string]int{"a": 1, "b": 3} },
+		"reserved":           func(c *gateway.ServiceConfig) { c.Reserved = map[string]int{"a": 0} },
+		"bound":              func(c *gateway.ServiceConfig) { c.MaxQueued = -1 },
+		"logger":             func(c *gateway.ServiceConfig) { c.Logger = nil },
+		"negative":           func(c *gateway.ServiceConfig) { c.MaxRunning = -1 },
 	} {
 		config := newWorld().config()
 		change(&config)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,10 +61,57 @@ func TestAccept(t *testing.T) {
 		"text/event-stream": false, "text/html": false, "application/json;q=0": false, "*/*, application/json;q=0": false,
 		"*/*;q=0": false, "*/*;q=0, application/json": true, "json": false, "application/json;q=x": false, "application/problem+json": false,
 	} {
-		if err := checkAccept(http.Header{"Accept": {accept}}); (err == nil) != want {
+		if _, err := negotiate(http.Header{"Accept": {accept}}, mediaJSON); (err == nil) != want {
 			t.Errorf("Accept: %s: %v", accept, err)
 		}
 	}
+	for accept, want := range map[string]string{
+		"": mediaJSON, "*/*": mediaJSON, "text/event-stream": mediaEvents, "text/*": mediaEvents, "application/json, text/event-stream": mediaJSON,
+		"application/json;q=0.5, text/event-stream": mediaEvents, "*/*, application/json;q=0": mediaEvents, "text/event-stream;q=0, */*": mediaJSON,
+	} {
+		if got, err := negotiate(http.Header{"Accept": {accept}}, mediaJSON, mediaEvents); err != nil || got != want {
+			t.Errorf("Accept: %s: %q, %v; want %q", accept, got, err, want)
+		}
+	}
+}
+
+func TestPrefer(t *testing.T) {
+	for prefer, want := range map[string]bool{
+		"respond-async": true, "Respond-Async": true, "wait=10, respond-async": true, "respond-async; x=1": true,
+		"": false, "wait=10": false, "respond-asynchronously": false, "return=minimal": false,
+	} {
+		if got := prefersAsync(http.Header{"Prefer": {prefer}}); got != want {
+			t.Errorf("Prefer: %s: %v", prefer, got)
+		}
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	for _, values := range [][]string{nil, {"k"}, {"\"8e03978e-40d5-43dd-bc93-6894a57f9324\""}, {strings.Repeat("k", 255)}} {
+		if key, err := idempotencyKeyOf(http.Header{"Idempotency-Key": values}); err != nil || key != strings.Join(values, "") {
+			t.Errorf("%q: %q, %v", values, key, err)
+		}
+	}
+	for _, values := range [][]string{{""}, {"a", "a"}, {"a b"}, {"\t"}, {"é"}, {"a\x7f"}, {strings.Repeat("k", 256)}} {
+		if key, err := idempotencyKeyOf(http.Header{"Idempotency-Key": values}); err == nil || key != "" {
+			t.Errorf("%q is taken as %q", values, key)
+		}
+	}
+}
+
+func FuzzLastEventID(f *testing.F) {
+	for _, text := range []string{"", "0", "1", "007", "+1", "-1", "18446744073709551615", "18446744073709551616", "1 ", "1\n"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := lastEventIDOf(http.Header{"Last-Event-Id": {text}})
+		if err == nil && text != "" && strconv.FormatUint(id, 10) != text {
+			t.Errorf("%q is read as %d", text, id)
+		}
+		if err != nil && id != 0 {
+			t.Errorf("%q fails and gives %d", text, id)
+		}
+	})
 }
 
 func TestContentType(t *testing.T) {

@@ -93,7 +93,7 @@ func (e *Executions) Recover(ctx context.Context, lost map[string][]byte, expire
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE executions SET state = 'ended', events = events + 1, expires_ms = max(expires_ms, ?) WHERE state IN ('queued', 'running')", expires.UnixMilli()); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE executions SET state = 'ended', expires_ms = max(expires_ms, ?) WHERE state IN ('queued', 'running')", expires.UnixMilli()); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "DELETE FROM executions WHERE state = 'reserved'")

@@ -67,9 +67,13 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 		return nil, err
 	}
 	a.catalog = &catalog{executor: a.executor, policy: a.policy, log: a.log, logger: logger, files: files, source: source}
+	executions, err := store.NewExecutions(a.store, store.DefaultExecutionBytes)
+	if err != nil {
+		return nil, err
+	}
 	if a.service, err = gateway.NewService(gateway.ServiceConfig{
 		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
-		Logger: logger, MaxRunning: cfg.Requests.MaxRunning,
+		Executions: kept{executions}, Logger: logger, MaxRunning: cfg.Requests.MaxRunning,
 	}); err != nil {
 		return nil, err
 	}
@@ -83,6 +87,24 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),
 	})
 	return a, err
+}
+
+// kept is the store's executions in the gateway's words: the two packages do not
+// know each other.
+type kept struct{ *store.Executions }
+
+func (k kept) Claim(ctx context.Context, want gateway.Stored) (gateway.Stored, error) {
+	held, err := k.Executions.Claim(ctx, store.Execution(want))
+	return gateway.Stored(held), err
+}
+
+func (k kept) Save(ctx context.Context, now gateway.Stored) error {
+	return k.Executions.Save(ctx, store.Execution(now))
+}
+
+func (k kept) Load(ctx context.Context, id string) (gateway.Stored, error) {
+	found, err := k.Executions.Load(ctx, id)
+	return gateway.Stored(found), err
 }
 
 // close releases what newApp opened. It may be called again.

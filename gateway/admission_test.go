@@ -49,6 +49,65 @@ func TestNoMoreThanMayRun(t *testing.T) {
 	})
 }
 
+// A flood from one tenant does not take the slots of another, whether it is
+// refused or queued.
+func TestReservedSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		release := make(chan struct{})
+		w.execute = func(context.Context, execution.Job) (execution.Result, error) { <-release; return exited(0), nil }
+		config := w.config()
+		config.MaxRunning, config.Reserved = 4, map[string]int{"vip": 2}
+		s, err := gateway.NewService(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(tenant string, queue bool) error {
+			c := call()
+			c.Principal.Tenant, c.Queue = tenant, queue
+			failed := make(chan error, 1)
+			go func() { _, err := s.Execute(t.Context(), c); failed <- err }()
+			synctest.Wait()
+			select {
+			case err := <-failed:
+				return err
+			default:
+				return nil
+			}
+		}
+		for i := range 6 {
+			if err := ask("flood", i > 3); (i < 2 || i > 3) != (err == nil) {
+				t.Errorf("flood %d: %v", i, err)
+			}
+		}
+		if n := s.Counts(); n.Running != 2 || n.Queued != 2 || n.Saturated != 2 {
+			t.Errorf("%+v", n)
+		}
+		for i := range 3 {
+			if err := ask("vip", false); (i < 2) != (err == nil) {
+				t.Errorf("vip %d: %v", i, err)
+			}
+		}
+		if n := s.Counts(); n.Running != 4 || n.Queued != 2 {
+			t.Errorf("%+v", n)
+		}
+		for range 6 {
+			release <- struct{}{}
+			synctest.Wait()
+		}
+		if n := s.Counts(); n.Running != 0 || n.Queued != 0 {
+			t.Errorf("%+v", n)
+		}
+		// Past its own slots a tenant shares with the others.
+		for i := range 5 {
+			if err := ask("vip", false); (i < 4) != (err == nil) {
+				t.Errorf("vip alone, %d: %v", i, err)
+			}
+		}
+		close(release)
+	})
+}
+
 func TestDrainWaitsForWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

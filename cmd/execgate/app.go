@@ -89,24 +89,6 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	return a, err
 }
 
-// kept is the store's executions in the gateway's words: the two packages do not
-// know each other.
-type kept struct{ *store.Executions }
-
-func (k kept) Claim(ctx context.Context, want gateway.Stored) (gateway.Stored, error) {
-	held, err := k.Executions.Claim(ctx, store.Execution(want))
-	return gateway.Stored(held), err
-}
-
-func (k kept) Save(ctx context.Context, now gateway.Stored) error {
-	return k.Executions.Save(ctx, store.Execution(now))
-}
-
-func (k kept) Load(ctx context.Context, id string) (gateway.Stored, error) {
-	found, err := k.Executions.Load(ctx, id)
-	return gateway.Stored(found), err
-}
-
 // close releases what newApp opened. It may be called again.
 func (a *app) close() error {
 	var errs []error

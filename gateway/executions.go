@@ -63,7 +63,7 @@ func (g *Gateway) submitExecution(x *exchange, call Call, key string, async bool
 		x.gin.Writer.Header().Set("Idempotent-Replayed", "true")
 	}
 	switch {
-	case st.State == StateDenied || st.State == StateFailed || st.State == StateExpired:
+	case st.State == StateDenied || st.State == StateExpired:
 		return g.writeStanding(x, st)
 	case x.media == mediaEvents:
 		return g.follow(x, st, 0)

@@ -40,7 +40,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 	w := newWorld()
 	s := serve(t, w, nil)
 	for _, row := range s.gateway.Table() {
-		path := strings.ReplaceAll(row.Path, ":id", execution.NewID(execution.PrefixKey, time.Now()))
+		prefix := execution.PrefixKey
+		if strings.HasPrefix(row.Path, "/v1/executions") {
+			prefix = execution.PrefixExecution
+		}
+		path := strings.ReplaceAll(row.Path, ":id", execution.NewID(prefix, time.Now()))
 		for _, role := range execution.Roles() {
 			may := row.Public || role == row.Role || role == execution.RoleAdmin
 			a := s.do(row.Method, path, string(role)+"/acme", "")

@@ -34,12 +34,7 @@ func encodeStanding(st Standing) ([]byte, error) {
 	if rest, ok := bytes.CutPrefix(st.Body, []byte("{")); ok && st.State == StateEnded {
 		return append([]byte(`{"state":"ended",`), rest...), nil
 	}
-	document := struct {
-		ID      string            `json:"id"`
-		State   State             `json:"state"`
-		Outcome execution.Outcome `json:"outcome,omitempty"`
-		Problem json.RawMessage   `json:"problem,omitempty"`
-	}{ID: st.ID, State: st.State}
+	document := stateDocument{ID: st.ID, State: st.State}
 	switch st.State {
 	case StateFailed:
 		document.State, document.Outcome, document.Problem = StateEnded, execution.OutcomeEngineFailed, st.Body
@@ -47,6 +42,14 @@ func encodeStanding(st Standing) ([]byte, error) {
 		document.Problem = st.Body
 	}
 	return json.Marshal(document)
+}
+
+// stateDocument is an execution without a result.
+type stateDocument struct {
+	ID      string            `json:"id"`
+	State   State             `json:"state"`
+	Outcome execution.Outcome `json:"outcome,omitempty"`
+	Problem json.RawMessage   `json:"problem,omitempty"`
 }
 
 // cancelExecution is DELETE /v1/executions/{id}. 204 says that the execution is
@@ -96,10 +99,10 @@ func (g *Gateway) writeStanding(x *exchange, st Standing) error {
 
 // writeState answers 202 with the state, and where to look for more.
 func (g *Gateway) writeState(x *exchange, st Standing) error {
-	body, err := json.Marshal(struct {
-		ID    string `json:"id"`
-		State State  `json:"state"`
-	}{st.ID, st.State})
+	if st.State == StateFailed {
+		st.State = StateEnded
+	}
+	body, err := json.Marshal(stateDocument{ID: st.ID, State: st.State})
 	if err != nil {
 		return internal("encode state", err)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,9 +29,10 @@ const storeTimeout = 5 * time.Second
 // exists, and only then anything happens. Submit returns when it is decided. The
 // decision is that of the policy then in force, however long it is queued.
 //
-// Errors are those of Execute but for denials, which are Standings; and of
-// kindUnprocessable where the key was used with another request, and
-// KindUnavailable where the execution cannot be remembered.
+// Errors are those of Execute until then, but for denials, which are Standings;
+// and of kindUnprocessable where the key was used with another request, and
+// KindUnavailable where the execution cannot be remembered. After an error
+// nothing has run, and the key is free.
 func (s *Service) Submit(ctx context.Context, call Call, key string) (Standing, error) {
 	if err := somebody(call.Principal); err != nil {
 		return Standing{}, err
@@ -142,6 +144,7 @@ func (s *Service) begin(ctx context.Context, call Call, row Stored, t *tracked) 
 // keeps what comes of it. It returns when all of that is done.
 func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked) {
 	teller := &teller{}
+	var unknown error // why it is not remembered; then it is not run
 	call.tracked = t
 	call.Decided = func(r Response) (err error) {
 		if teller, err = newTeller(r); err != nil {
@@ -152,7 +155,8 @@ func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked)
 		if row.Body, err = encodeExecution(r); err != nil {
 			return err
 		}
-		return s.save(ctx, row)
+		unknown = s.save(ctx, row)
+		return unknown
 	}
 	call.Events = func(e execution.Event) error {
 		m, ok, err := teller.tell(e)
@@ -163,24 +167,26 @@ func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked)
 	}
 	response, err := s.Execute(ctx, call)
 	state, body, err := ending(response, err)
-	if state == StateReserved {
-		s.refuse(ctx, t, err)
+	if state == StateReserved || unknown != nil {
+		s.refuse(ctx, t, cmp.Or(unknown, err))
 		return
 	}
 	last := message{kind: eventEnded, data: body, last: true}
 	if state != StateEnded {
 		last.kind = eventError
 	}
-	for _, m := range append(teller.rest(), last) {
+	for _, m := range teller.rest() {
 		t.feed.add(m)
 	}
-	row.State, row.Body, row.Events, row.Expires = string(state), body, t.feed.newest(), later(row, s.keep)
+	row.State, row.Body, row.Events, row.Expires = string(state), body, t.feed.newest()+1, later(row, s.keep)
 	if err := s.save(ctx, row); err != nil {
 		// Those who wait now get the result all the same; after them it counts
 		// as lost, as after a crash.
 		s.log.ErrorContext(ctx, "result not kept", "execution", t.id, "error", err)
 	}
+	// Who has seen the last event finds it over.
 	t.finish(state, response.Result.Outcome, body, nil)
+	t.feed.add(last)
 	s.live.remove(t)
 }
 

@@ -14,11 +14,13 @@ import (
 // anything is allocated for it.
 //
 // Of the slots, some are reserved, each for one tenant; the others are shared.
-// A tenant runs in its own reserved slots first.
+// A tenant runs in its own reserved slots first, and as many of its executions as
+// it has reserved slots are queued even where the queue is full.
 type admission struct {
 	max, maxQueued int
 	reserved       map[string]int // tenant -> slots that only it may use
 	shared         int            // the slots that are reserved for nobody
+	open           chan struct{}  // closed: the ready of those who need not wait
 
 	mu       sync.Mutex
 	draining bool
@@ -45,8 +47,9 @@ type place struct {
 func newAdmission(max, maxQueued int, reserved map[string]int) *admission {
 	a := &admission{
 		max: max, maxQueued: maxQueued, reserved: maps.Clone(reserved), shared: max,
-		tenants: map[string]int{}, stop: make(chan struct{}),
+		tenants: map[string]int{}, open: make(chan struct{}), stop: make(chan struct{}),
 	}
+	close(a.open)
 	for _, n := range reserved {
 		a.shared -= n
 	}
@@ -61,17 +64,21 @@ func (a *admission) enter(tenant string, mayQueue bool) (*place, error) {
 	if a.draining {
 		return nil, errDraining()
 	}
-	p := &place{tenant: tenant, others: a.tenants[tenant], ready: make(chan struct{})}
-	for _, waiting := range a.queue {
-		if waiting.tenant == tenant {
-			p.others++
+	p := &place{tenant: tenant, others: a.tenants[tenant]}
+	waiting := 0
+	for _, other := range a.queue {
+		if other.tenant == tenant {
+			waiting++
 		}
 	}
+	p.others += waiting
 	// Nobody is overtaken: whoever waits does so because they do not fit.
 	switch {
 	case a.fits(tenant):
+		p.ready = a.open
 		a.seat(p)
-	case mayQueue && len(a.queue) < a.maxQueued:
+	case mayQueue && (len(a.queue) < a.maxQueued || waiting < a.reserved[tenant]):
+		p.ready = make(chan struct{})
 		a.queue = append(a.queue, p)
 	case mayQueue:
 		return nil, &execution.Error{
@@ -99,7 +106,6 @@ func (a *admission) seat(p *place) {
 	}
 	a.running++
 	a.tenants[p.tenant]++
-	close(p.ready)
 }
 
 // wait returns when p has a slot, or when ctx ends.
@@ -128,6 +134,7 @@ func (a *admission) leave(p *place) {
 				return false
 			}
 			a.seat(next)
+			close(next.ready)
 			return true
 		})
 	default:

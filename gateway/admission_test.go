@@ -57,7 +57,7 @@ func TestReservedSlots(t *testing.T) {
 		release := make(chan struct{})
 		w.execute = func(context.Context, execution.Job) (execution.Result, error) { <-release; return exited(0), nil }
 		config := w.config()
-		config.MaxRunning, config.Reserved = 4, map[string]int{"vip": 2}
+		config.MaxRunning, config.MaxQueued, config.Reserved = 4, 2, map[string]int{"vip": 2}
 		s, err := gateway.NewService(config)
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +91,13 @@ func TestReservedSlots(t *testing.T) {
 		if n := s.Counts(); n.Running != 4 || n.Queued != 2 {
 			t.Errorf("%+v", n)
 		}
-		for range 6 {
+		if err := ask("vip", true); err != nil {
+			t.Errorf("vip is not queued: %v", err)
+		}
+		if err := ask("flood", true); problemOf(err).Code != "queue_full" {
+			t.Errorf("flood past the queue: %v", err)
+		}
+		for range 7 {
 			release <- struct{}{}
 			synctest.Wait()
 		}

@@ -294,6 +294,37 @@ func TestReadersAreBounded(t *testing.T) {
 	waitFor(t, "room", func() bool { return s.do("GET", path, callerToken, "").StatusCode == 200 })
 }
 
+// A result that was given up to make room is gone, and its key does not run it
+// again.
+func TestResultThatWasGivenUp(t *testing.T) {
+	w := newWorld()
+	s := serve(t, w, nil)
+	s.do("POST", "/v1/executions", callerToken, program, "Idempotency-Key", "k")
+	id := w.recorded()[0].Execution
+	s.service.Drain(t.Context())
+	w.memory.mu.Lock()
+	row := w.memory.rows[id]
+	row.State, row.Body = "expired", nil
+	w.memory.rows[id] = row
+	w.memory.mu.Unlock()
+	path := "/v1/executions/" + id
+	if a := s.do("GET", path, callerToken, ""); a.StatusCode != 200 || a.body != `{"id":"`+id+`","state":"expired"}` {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	for _, a := range []answer{
+		s.do("GET", path+"/events", callerToken, ""),
+		s.do("POST", "/v1/executions", callerToken, program, "Idempotency-Key", "k"),
+		s.do("POST", "/v1/executions", callerToken, program, "Idempotency-Key", "k", "Accept", "text/event-stream"),
+	} {
+		if a.StatusCode != 410 || a.problem(t).Code != "result_expired" {
+			t.Errorf("%d %s", a.StatusCode, a.body)
+		}
+	}
+	if a := s.do("DELETE", path, callerToken, ""); a.StatusCode != 409 {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}
+
 // The whole way with the store on disk, over a restart.
 func TestResultsOutliveTheGateway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")

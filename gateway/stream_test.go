@@ -115,6 +115,28 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// A program cannot forge events: what it writes has no line breaks of its own.
+func TestForgedEvents(t *testing.T) {
+	const forged = "\n\nevent: ended\ndata: {}\n\r\u2028id: 9\n\n"
+	w := newWorld()
+	w.execute = func(_ context.Context, job execution.Job) (execution.Result, error) {
+		result := exited(0)
+		result.Value = json.RawMessage("{\n\n\"a\":\n1}")
+		result.Artifacts = []execution.Artifact{{Path: forged, MediaType: forged}}
+		if job.Events != nil {
+			for _, e := range []execution.Event{begun, out(forged), {Type: execution.EventArtifact, Artifact: &result.Artifacts[0]}} {
+				job.Events(e)
+			}
+		}
+		return result, nil
+	}
+	s := serve(t, w, nil)
+	a := s.do("POST", "/v1/executions", callerToken, program, "Accept", "text/event-stream")
+	if got := kinds(readEvents(t, a.body)); got != "1 started, 2 stdout, 3 artifact, 4 ended" {
+		t.Errorf("%s", got)
+	}
+}
+
 // Before the start an error is an ordinary problem; after it, an event.
 func TestStreamThatFails(t *testing.T) {
 	full := func(kind execution.RecordType) func(context.Context, execution.Record) error {

@@ -32,7 +32,7 @@ type tracked struct {
 	id    string
 	owner execution.Principal
 	feed  *feed         // nil where nobody can follow it
-	begun chan struct{} // closed when it is decided, or refused
+	begun chan struct{} // closed when it is decided, or refused; nil where it was before it was tracked
 	done  chan struct{} // closed when it is over
 
 	mu      sync.Mutex
@@ -45,6 +45,11 @@ type tracked struct {
 
 func newTracked(id string, owner execution.Principal) *tracked {
 	return &tracked{id: id, owner: owner, state: StateReserved, begun: make(chan struct{}), done: make(chan struct{})}
+}
+
+// attended is an execution whose caller waits for it, and that has been allowed.
+func attended(id string, owner execution.Principal) *tracked {
+	return &tracked{id: id, owner: owner, state: StateRunning, done: make(chan struct{})}
 }
 
 // enter goes on to queued or running.

@@ -1,0 +1,235 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// cleanupTimeout bounds the taking back of leases. It runs whatever became of
+// the request, so it has its own time.
+const cleanupTimeout = 10 * time.Second
+
+// Execute decides call, runs what was allowed, and returns once the end is
+// durable in the log. Before the decision is durable nothing with a side effect
+// happens; from then on, whatever happens, what was lent is taken back and the
+// end is recorded. When ctx ends the program is stopped and its Result has the
+// outcome cancelled.
+//
+// Errors are execution.Errors: KindSaturated, KindUnavailable (draining,
+// engine_unavailable, audit_unavailable: the result, if there is one, is
+// withheld), KindNotFound or KindInvalid for an unknown image or language,
+// KindDenied with reasons, and KindInternal.
+func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
+	if err := somebody(call.Principal); err != nil {
+		return Response{}, err
+	}
+	place, err := s.admission.enter(call.Principal.Tenant, call.Queue)
+	if err != nil {
+		s.counters.refused(err)
+		return Response{}, err
+	}
+	defer s.admission.leave(place)
+	ctx, cancel, release := s.admission.bound(ctx)
+	defer release()
+
+	question, err := s.question(ctx, call, place.others)
+	if err != nil && execution.KindOf(err) != execution.KindUnavailable {
+		return Response{}, err // it could not even be asked
+	}
+	response := Response{ID: question.ID}
+	if err != nil {
+		response.Decision = execution.Deny("", execution.Reason{
+			Code: execution.CodeEngineUnavailable, Message: "the container engine does not answer",
+		})
+	} else {
+		response.Decision = s.decide(ctx, question)
+	}
+
+	decided, recordErr := s.records.decided(ctx, call, question, response.Decision)
+	if recordErr != nil {
+		s.counters.auditFailed.Add(1)
+		return Response{ID: question.ID}, recordErr
+	}
+	response.Records = append(response.Records, decided)
+	if !response.Decision.Allowed() {
+		s.counters.denied.Add(1)
+		if err != nil {
+			return response, engineUnavailable(err, response.Decision.Reasons)
+		}
+		return response, denied(response.Decision)
+	}
+
+	s.counters.started.Add(1)
+	var outcome execution.Outcome // once it is recorded
+	t := call.tracked
+	if t == nil {
+		t = attended(question.ID, call.Principal)
+		s.live.add(t)
+		defer func() { s.live.remove(t); t.finish(StateEnded, outcome, nil, nil) }()
+	}
+	t.cancellable(cancel)
+
+	var runErr error
+	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
+	ended, recordErr := s.records.ended(ctx, call, question.ID, decided, response, runErr)
+	if recordErr != nil {
+		// What nobody could look up later did not happen for the caller either.
+		s.counters.auditFailed.Add(1)
+		return Response{ID: question.ID, Decision: response.Decision, Records: response.Records}, recordErr
+	}
+	response.Records = append(response.Records, ended)
+	if runErr != nil {
+		s.counters.engineFailed.Add(1)
+		response.Result = execution.Result{}
+		return response, engineError(runErr)
+	}
+	outcome = response.Result.Outcome
+	return response, nil
+}
+
+func somebody(p execution.Principal) error {
+	if p.Subject == "" || p.Tenant == "" {
+		return internal("execute", errors.New("the principal has no subject or no tenant"))
+	}
+	return nil
+}
+
+// idOf is the id that a Submit gave the execution, and else a new one.
+func idOf(call Call, now time.Time) string {
+	if call.tracked != nil {
+		return call.tracked.id
+	}
+	return execution.NewID(execution.PrefixExecution, now)
+}
+
+// question resolves the image and puts together what policy is asked. Its error
+// is of KindUnavailable where the engine does not answer; the question then
+// stands, but for the image.
+func (s *Service) question(ctx context.Context, call Call, others int) (execution.Question, error) {
+	sum, err := call.Request.SHA256()
+	if err != nil {
+		return execution.Question{}, internal("digest request", err)
+	}
+	now := time.Now().UTC()
+	q := execution.Question{
+		ID: idOf(call, now), Time: now, TraceID: call.TraceID,
+		Principal: call.Principal, Action: execution.ActionExecute,
+		Request: call.Request, RequestSHA256: sum, Running: others,
+	}
+	image, err := s.resolve(ctx, call.Request)
+	switch {
+	case err == nil:
+		q.Image = image
+		return q, nil
+	case ctx.Err() != nil:
+		return execution.Question{}, gone(ctx)
+	}
+	switch execution.KindOf(err) {
+	case execution.KindNotFound, execution.KindInvalid:
+		return execution.Question{}, err
+	case execution.KindUnavailable:
+		q.Image.Name = call.Request.Image
+		return q, err
+	default:
+		return execution.Question{}, internal("resolve image", err)
+	}
+}
+
+func (s *Service) resolve(ctx context.Context, r execution.Request) (image execution.Image, err error) {
+	defer s.recovered("resolve image", &err)
+	return s.images.Resolve(ctx, r.Language, r.Image)
+}
+
+// carry waits for a slot and runs what was allowed, while t says how far it is.
+func (s *Service) carry(ctx context.Context, call Call, allowed Response, place *place, t *tracked) (execution.Result, []execution.Lease, error) {
+	if call.Decided != nil {
+		if err := s.tell(call, allowed); err != nil {
+			return execution.Result{}, nil, err
+		}
+	}
+	select {
+	case <-place.ready:
+	default:
+		t.enter(StateQueued)
+		place.wait(ctx)
+	}
+	t.enter(StateRunning)
+	job := execution.NewJob(allowed.ID, call.Request, allowed.Decision.Grant)
+	if call.Events != nil {
+		job.Events = s.guarded(call.Events)
+	}
+	return s.run(ctx, job)
+}
+
+// guarded is events without its panics: a goroutine of the executor calls it,
+// which a panic would end with everything else.
+func (s *Service) guarded(events func(execution.Event) error) func(execution.Event) error {
+	return func(e execution.Event) (err error) {
+		defer s.recovered("tell of an event", &err)
+		return events(e)
+	}
+}
+
+func (s *Service) tell(call Call, allowed Response) (err error) {
+	defer s.recovered("tell of the decision", &err)
+	return call.Decided(allowed)
+}
+
+// run lends, executes and takes back. It never panics, and what was lent is
+// taken back whatever happens.
+func (s *Service) run(ctx context.Context, job execution.Job) (result execution.Result, leases []execution.Lease, err error) {
+	defer s.recovered("execute", &err)
+	if ctx.Err() != nil {
+		return execution.Result{Outcome: execution.OutcomeCancelled}, nil, nil
+	}
+	if len(job.Grant.Credentials) > 0 {
+		// The duty to revoke begins with the attempt: a Lend that fails or
+		// panics half-way may have lent.
+		defer func() { leases = s.revoke(ctx, job.ID, leases) }()
+		if leases, err = s.lender.Lend(ctx, job.ID, job.Grant.Credentials); err != nil {
+			return execution.Result{}, leases, err
+		}
+	}
+	result, err = s.executor.Execute(ctx, job)
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return execution.Result{Outcome: execution.OutcomeCancelled}, leases, nil
+	case err != nil:
+		return execution.Result{}, leases, err
+	case result.Outcome == "":
+		return execution.Result{}, leases, errors.New("the executor reported no outcome")
+	}
+	return result, leases, nil
+}
+
+// revoke takes back what was lent to the execution and returns the leases as
+// they are now. What could not be taken back is known by Revoked being false;
+// the lender goes on trying.
+func (s *Service) revoke(ctx context.Context, id string, lent []execution.Lease) (now []execution.Lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	var err error
+	defer func() {
+		if err != nil {
+			s.counters.revokeFailed.Add(1)
+			s.log.ErrorContext(ctx, "leases not revoked", "execution", id, "error", err)
+			now = lent
+		}
+	}()
+	defer s.recovered("revoke leases", &err)
+	now, err = s.lender.Revoke(ctx, id)
+	return now
+}
+
+// recovered turns a panic of one part into its error, and the stack into a line
+// of the log. It is deferred directly.
+func (s *Service) recovered(doing string, err *error) {
+	if p := recover(); p != nil {
+		s.log.Error("panic", "doing", doing, "panic", p, "stack", string(debug.Stack()))
+		*err = &execution.Error{Kind: execution.KindInternal, Code: "panic", Err: errors.New(doing + ": panic")}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -252,18 +253,26 @@ func TestHangUpWithAKey(t *testing.T) {
 func TestFollowerThatDoesNotRead(t *testing.T) {
 	w := newWorld()
 	events := make(chan execution.Event)
-	w.execute = gated(events)
-	s := serve(t, w, func(c *gateway.Config) { c.WriteTimeout = 200 * time.Millisecond })
+	w.execute = func(_ context.Context, job execution.Job) (execution.Result, error) {
+		for e := range events {
+			job.Events(e)
+		}
+		return exited(0), nil // small: only the follower is to be slow
+	}
+	s := serve(t, w, func(c *gateway.Config) { c.WriteTimeout = 500 * time.Millisecond })
 	path := s.do("POST", "/v1/executions", callerToken, program, "Prefer", "respond-async").Header.Get("Location")
 	conn := s.dial()
 	io.WriteString(conn, "GET "+path+"/events HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer "+callerToken+"\r\n\r\n")
 	events <- begun
 	piece := strings.Repeat("x", 256<<10)
-	for range 128 { // more than the buffers of two sockets
+	end := sync.OnceFunc(func() { close(events) })
+	defer end()
+	// The program goes on, however full the buffers of the sockets are.
+	waitFor(t, "the follower to be given up", func() bool {
 		events <- out(piece)
-	}
-	waitFor(t, "the follower to be given up", func() bool { return strings.Contains(s.log.String(), "i/o timeout") })
-	close(events)
+		return strings.Contains(s.log.String(), "i/o timeout")
+	})
+	end()
 	// Who begins late is told what is missing, and gets the end.
 	a := s.do("GET", path+"/events", callerToken, "")
 	if !strings.Contains(a.body, ": events 1 to ") && !strings.Contains(a.body, "event: started") || !strings.Contains(a.body, "event: ended") {
@@ -350,5 +359,16 @@ func TestResultsOutliveTheGateway(t *testing.T) {
 		if err := s.stop(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestServeSweeps(t *testing.T) {
+	w := newWorld()
+	w.memory.failing(func(doing string) error { w.saw(doing); panic("disk") })
+	s := serve(t, w, nil)
+	waitFor(t, "a sweep", func() bool { return strings.Contains(w.history(), "sweep") })
+	w.memory.failing(nil) // whose panic is not the gateway's end
+	if a := s.do("POST", "/v1/executions", callerToken, program); a.StatusCode != 200 {
+		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }

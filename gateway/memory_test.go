@@ -26,14 +26,16 @@ func (m *memory) over(row gateway.Stored) bool {
 // lock locks, unless doing is to fail.
 func (m *memory) lock(doing string) (unlock func(), err error) {
 	m.mu.Lock()
-	if m.rows == nil {
-		m.rows = map[string]gateway.Stored{}
-	}
-	if m.fail != nil {
-		if err := m.fail(doing); err != nil {
-			m.mu.Unlock()
+	fail := m.fail
+	m.mu.Unlock()
+	if fail != nil {
+		if err := fail(doing); err != nil {
 			return nil, err
 		}
+	}
+	m.mu.Lock()
+	if m.rows == nil {
+		m.rows = map[string]gateway.Stored{}
 	}
 	return m.mu.Unlock, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/execgate/execgate/execution"
 )
 
 // Config is what an Executor needs to know. Fields without a stated default are
@@ -28,7 +30,26 @@ type Config struct {
 	StopGrace time.Duration
 	// StartTimeout bounds creating and starting a sandbox. Zero: 30 s.
 	StartTimeout time.Duration
-	Logger       *slog.Logger
+	// Warm are the sandboxes to keep parked; none where it is empty.
+	Warm   []Warm
+	Logger *slog.Logger
+}
+
+// Warm says which sandboxes are kept parked: up, verified, their interpreter
+// waiting for a job.
+type Warm struct {
+	Image, Language string // names, as in Images
+	Runtime         string // the engine's name of an OCI runtime
+	// Preload are modules that the interpreter imports ahead of its job. A
+	// shelf with modules serves programs that name one of them, so that others
+	// keep their memory.
+	Preload []string
+	// Limits are those that a sandbox is built with. A job with other memory or
+	// CPU has them adjusted; one with another shape starts cold, and where that
+	// goes on the shelf takes on its shape.
+	Limits execution.Limits
+	// Target is how many are kept; under demand up to Max.
+	Target, Max int
 }
 
 // Image is an image by the name policy grants.
@@ -76,6 +97,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = defaultStartTimeout
+	}
+	for i, w := range c.Warm {
+		if w.Target < 0 || w.Max < w.Target {
+			errs = append(errs, fmt.Errorf("warm[%d]: the target is %d and the most %d", i, w.Target, w.Max))
+		}
+		if err := w.Limits.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("warm[%d]: %w", i, err))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("executor: %w", err)

@@ -57,28 +57,24 @@ func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job,
 	return c.result(), nil
 }
 
-// send opens the program's streams and sends its files, the program, and its
-// standard input.
+// send sends the program's files, the program, and its standard input.
 func (c *conversation) send(image imageState) error {
-	stdin, err := c.sb.session.Open(wire.KindStdin)
-	if err != nil {
-		return err
-	}
-	for kind, stream := range map[wire.Kind]*stream{wire.KindStdout: &c.output.stdout, wire.KindStderr: &c.output.stderr} {
-		conn, err := c.sb.session.Open(kind)
-		if err != nil {
+	if c.sb.streams == nil {
+		if err := c.sb.openStreams(); err != nil {
 			return err
 		}
-		go c.output.copy(stream, conn)
 	}
+	go c.output.copy(&c.output.stdout, c.sb.streams.stdout)
+	go c.output.copy(&c.output.stderr, c.sb.streams.stderr)
 	for _, file := range c.job.Files {
 		if err := wire.WriteFile(c.sb.control, wire.FrameFile, file.Path, int64(len(file.Content)), bytes.NewReader(file.Content)); err != nil {
 			return err
 		}
 	}
-	if err := wire.WriteJSON(c.sb.control, wire.FrameStart, program(c.job, image)); err != nil {
+	if err := wire.WriteJSON(c.sb.control, wire.FrameStart, c.start(image)); err != nil {
 		return err
 	}
+	stdin := c.sb.streams.stdin
 	if _, err := io.WriteString(stdin, c.job.Stdin); err != nil {
 		return nil // a program need not read its input
 	}
@@ -86,25 +82,34 @@ func (c *conversation) send(image imageState) error {
 	return nil
 }
 
-// program is the job in the agent's words.
-func program(job execution.Job, image imageState) wire.Start {
+// start is the job in the agent's words.
+func (c *conversation) start(image imageState) wire.Start {
+	job, l := c.job, c.job.Grant.Limits
+	own := map[string]string{"EXECGATE_EXECUTION": job.ID}
+	maps.Copy(own, job.Env)
+	start := wire.Start{ResultBytes: l.ResultKiB << 10, FilesBytes: l.FilesMiB << 20, FilesCount: l.FilesCount}
+	argv := job.Command
+	if job.Language != "" {
+		argv = image.Languages[job.Language]
+		start.Driver = &wire.Driver{Code: job.Code, Input: job.Input, Env: own, Result: wire.ResultPath}
+	}
+	if !c.sb.parked {
+		start.Process = &wire.Process{Argv: argv, Env: environment(own), PIDs: l.PIDs}
+	}
+	return start
+}
+
+// environment is the whole environment of a program, with its own variables.
+func environment(own map[string]string) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME": wire.Workspace, "LANG": "C.UTF-8", "TMPDIR": "/tmp", "USER": "sandbox",
-		"EXECGATE_EXECUTION": job.ID, "EXECGATE_RESULT": wire.ResultPath,
+		"EXECGATE_RESULT": wire.ResultPath,
 	}
-	maps.Copy(env, job.Env)
-	l := job.Grant.Limits
-	start := wire.Start{
-		Argv: job.Command, PIDs: l.PIDs,
-		ResultBytes: l.ResultKiB << 10, FilesBytes: l.FilesMiB << 20, FilesCount: l.FilesCount,
-	}
-	if job.Language != "" {
-		start.Argv = image.Languages[job.Language]
-		start.Driver = &wire.Driver{Code: job.Code, Input: job.Input, Env: job.Env, Result: wire.ResultPath}
-	}
+	maps.Copy(env, own)
+	var list []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		start.Env = append(start.Env, name+"="+env[name])
+		list = append(list, name+"="+env[name])
 	}
-	return start
+	return list
 }

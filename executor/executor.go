@@ -18,6 +18,8 @@ type Executor struct {
 	engines  *engines
 	uids     uids
 	running  running
+	pool     *pool
+	busy     atomic.Int32 // executions under way
 	underWay underWay
 	leftover chan struct{} // tells the reaper not to wait
 }
@@ -34,6 +36,7 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e := &Executor{cfg: cfg, engines: engines, uids: uids{UIDRange: cfg.UIDs}, leftover: make(chan struct{}, 1)}
 	e.uids.n.Store(rand.Uint32()) // two gateways seldom meet on a user
+	e.pool = newPool(e)
 	return e, nil
 }
 
@@ -43,7 +46,13 @@ func New(cfg Config) (*Executor, error) {
 // or their own contexts, and every sandbox has been removed that the engine lets
 // be removed. Its error is always nil.
 func (e *Executor) Run(ctx context.Context) error {
+	pool := make(chan struct{})
+	go func() {
+		defer close(pool)
+		e.pool.run(ctx)
+	}()
 	e.reapUntil(ctx)
+	<-pool
 	e.underWay.stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
@@ -84,6 +93,11 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 		return execution.Result{}, unavailable(errors.New("the gateway is stopping"))
 	}
 	defer e.underWay.end()
+	if err := checkGrant(job.Grant); err != nil {
+		return execution.Result{}, fmt.Errorf("grant cannot be carried out: %w", err)
+	}
+	e.busy.Add(1)
+	defer e.busy.Add(-1)
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return cancelledOr(ctx, err)
@@ -92,9 +106,14 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 	if err != nil {
 		return cancelledOr(ctx, err)
 	}
-	e.running.add(job.ID)
-	defer e.running.remove(job.ID)
-
+	if sb := e.pool.claim(ctx, job, image); sb != nil {
+		result, err := e.use(ctx, engine, sb, job, image)
+		if !errors.Is(err, errNotBegun) || ctx.Err() != nil {
+			result.Usage.Warm = err == nil
+			return result, err
+		}
+		// It died between the claim and the program's start: nothing was run.
+	}
 	sb, err := e.open(ctx, engine, spec{
 		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
 		Image: image.facts, Engine: engine.facts,
@@ -110,6 +129,11 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 		}
 		return cancelledOr(ctx, err)
 	}
+	return e.use(ctx, engine, sb, job, image)
+}
+
+// use runs the job in a sandbox and discards it.
+func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
 	defer e.discard(sb)
 	result, err := e.converse(ctx, sb, job, image)
 	if err != nil {
@@ -175,7 +199,8 @@ func (u *underWay) stop() {
 	u.Wait()
 }
 
-// running are the executions that hold a container.
+// running are the executions that hold a container, and the sandboxes that wait
+// for one, by what the container's label says.
 type running struct {
 	mu  sync.Mutex
 	ids map[string]struct{}

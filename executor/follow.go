@@ -67,7 +67,7 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 			c.strike(clock)
 		case <-clock.C:
 			if c.phase == starting {
-				return unavailable(fmt.Errorf("the program did not start within %s", c.e.cfg.StartTimeout))
+				return unavailable(fmt.Errorf("%w within %s", errNotBegun, c.e.cfg.StartTimeout))
 			}
 			c.tick(clock)
 		}
@@ -169,7 +169,7 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 	}
 	c.ending.oomKilled = found.State.OOMKilled
 	if c.phase == starting && !c.ending.oomKilled {
-		return unavailable(fmt.Errorf("the sandbox was lost before the program started (the agent said %q): %w", c.sb.words, cause))
+		return unavailable(fmt.Errorf("%w: the sandbox was lost (the agent said %q): %w", errNotBegun, c.sb.words, cause))
 	}
 	return nil
 }

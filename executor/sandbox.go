@@ -26,10 +26,12 @@ const maxHello = 256 << 10
 
 // errNotStarted is in the error of a sandbox that the engine does not start, or
 // whose agent does not come up; errNoMemory in that of one whose memory limit
-// does not even hold the agent.
+// does not even hold the agent; errNotBegun in that of one that came up and was
+// lost before the program began.
 var (
 	errNotStarted = errors.New("sandbox did not start")
 	errNoMemory   = errors.New("out of memory before the program started")
+	errNotBegun   = errors.New("the program did not begin")
 )
 
 // sandbox is a container that is up, verified, and ready for one program.
@@ -38,7 +40,28 @@ type sandbox struct {
 	id      string
 	session *wire.Session
 	control net.Conn
-	words   *words // what the agent itself wrote to stderr
+	streams *streams // nil until they are opened
+	words   *words   // what the agent itself wrote to stderr
+	spec    spec     // what it was built from, and adjusted to
+	parked  bool     // its driver waits for a job
+}
+
+// streams are those of the program.
+type streams struct{ stdin, stdout, stderr net.Conn }
+
+// openStreams opens the program's streams. It may wait for a side that reads
+// nothing, until the session ends.
+func (sb *sandbox) openStreams() error {
+	var s streams
+	for kind, conn := range map[wire.Kind]*net.Conn{wire.KindStdin: &s.stdin, wire.KindStdout: &s.stdout, wire.KindStderr: &s.stderr} {
+		opened, err := sb.session.Open(kind)
+		if err != nil {
+			return err
+		}
+		*conn = opened
+	}
+	sb.streams = &s
+	return nil
 }
 
 // maxNameTries bounds the search for a free user.
@@ -77,11 +100,13 @@ func (e *Executor) create(ctx context.Context, engine *engine, s spec) (string, 
 func (e *Executor) open(ctx context.Context, engine *engine, s spec) (*sandbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartTimeout)
 	defer cancel()
+	e.running.add(s.Execution)
 	id, s, err := e.create(ctx, engine, s)
 	if err != nil {
+		e.running.remove(s.Execution)
 		return nil, err
 	}
-	sb := &sandbox{cli: engine.cli, id: id, words: &words{}}
+	sb := &sandbox{cli: engine.cli, id: id, spec: s, words: &words{}}
 	if err := sb.start(ctx, s); err != nil {
 		e.discard(sb)
 		return nil, err
@@ -162,7 +187,9 @@ func (e *Executor) discard(sb *sandbox) {
 		sb.session.Close()
 	}
 	e.later(func(ctx context.Context) {
-		if err := removeContainer(ctx, sb.cli, sb.id); err != nil {
+		err := removeContainer(ctx, sb.cli, sb.id)
+		e.running.remove(sb.spec.Execution)
+		if err != nil {
 			e.cfg.Logger.Error("sandbox is not removed, the reaper will try again", "container", sb.id, "error", err)
 			e.hasLeft()
 		}

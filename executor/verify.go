@@ -27,7 +27,12 @@ func verify(s spec, c container.InspectResponse, hello wire.Hello) error {
 	if hello.Version != wire.Version {
 		return fmt.Errorf("the agent speaks protocol %d, not %d: build execgate and execgate-agent together", hello.Version, wire.Version)
 	}
-	for _, control := range append(engineControls(s, c), runcControls(s, hello.Report)...) {
+	return compare(s, append(engineControls(s, c), runcControls(s, hello.Report)...))
+}
+
+// compare refuses the first control that is not in force.
+func compare(s spec, controls []control) error {
+	for _, control := range controls {
 		if control.got != control.want && !slices.Contains(s.Grant.OptionalControls, control.name) {
 			return &execution.Error{
 				Kind: execution.KindUnavailable, Code: "control_not_enforced", RetryAfter: retryAfter,

@@ -27,6 +27,7 @@ import (
 var fromGateway = map[wire.FrameType]int{
 	wire.FrameFile:   64 << 20,
 	wire.FrameStart:  64 << 20,
+	wire.FramePark:   1 << 20,
 	wire.FrameSignal: 1,
 }
 
@@ -118,14 +119,11 @@ func acceptStreams(session *wire.Session) (streams, error) {
 // reports its end. A program that cannot be started has ended, as in a shell.
 func converse(control net.Conn, s streams) error {
 	frames := wire.NewReader(control, fromGateway)
-	start, unfit, err := prepare(frames)
-	if err != nil {
+	r := request{streams: s}
+	if err := r.receive(control, frames); err != nil {
 		return err
 	}
-	var program *program
-	if unfit == nil {
-		program, unfit = launch(start, s)
-	}
+	unfit := r.begin()
 	if err := wire.Write(control, wire.FrameStarted, nil); err != nil {
 		return err
 	}
@@ -134,8 +132,8 @@ func converse(control net.Conn, s streams) error {
 	if unfit != nil {
 		exited = s.refuse(unfit)
 	} else {
-		exited = program.wait()
-		if err := collect(control, start, &exited); err != nil {
+		exited = r.program.wait()
+		if err := collect(control, r.start, &exited); err != nil {
 			return err
 		}
 	}
@@ -147,25 +145,70 @@ func converse(control net.Conn, s streams) error {
 	select {}
 }
 
-// prepare lays the files and returns the program. unfit says why it cannot be
-// started, which is the request's own doing; err that the stream is broken.
-func prepare(frames *wire.Reader) (start wire.Start, unfit, err error) {
+// request is what the gateway asks of this sandbox.
+type request struct {
+	streams streams
+	start   wire.Start
+	unfit   error    // why the program cannot be started, which is the request's own doing
+	program *program // parked, and then running
+}
+
+// receive takes frames until the one that starts the program. Its error means
+// that the stream is broken, or that a driver cannot be parked.
+func (r *request) receive(control net.Conn, frames *wire.Reader) error {
 	for {
 		frame, err := frames.Next()
 		if err != nil {
-			return start, nil, err
+			return err
 		}
-		switch frame.Type {
-		case wire.FrameFile:
-			if unfit == nil {
-				unfit = layFile(frame)
+		switch {
+		case frame.Type == wire.FrameFile:
+			if r.unfit == nil {
+				r.unfit = layFile(frame)
 			}
-		case wire.FrameStart:
-			return start, unfit, frame.Decode(&start)
+		case frame.Type == wire.FrameStart:
+			return frame.Decode(&r.start)
+		case frame.Type == wire.FramePark && r.program == nil:
+			if err := r.park(frame); err != nil {
+				return err
+			}
+			if err := wire.Write(control, wire.FrameParked, nil); err != nil {
+				return err
+			}
 		default:
-			return start, nil, fmt.Errorf("frame %d before start", frame.Type)
+			return fmt.Errorf("frame %d before start", frame.Type)
 		}
 	}
+}
+
+// park starts a driver ahead of its job and waits until it is ready for it.
+func (r *request) park(frame wire.Frame) (err error) {
+	var process wire.Process
+	if err := frame.Decode(&process); err != nil {
+		return err
+	}
+	if r.program, err = launch(process, r.streams, true, true); err != nil {
+		return err
+	}
+	return r.program.parked()
+}
+
+// begin starts the program, or gives the driver that is parked its job. Its
+// error is why the program cannot be started.
+func (r *request) begin() (err error) {
+	if r.unfit != nil {
+		return r.unfit
+	}
+	if r.program == nil {
+		if r.start.Process == nil {
+			return errors.New("start without a program")
+		}
+		if r.program, err = launch(*r.start.Process, r.streams, r.start.Driver != nil, false); err != nil {
+			return err
+		}
+	}
+	r.program.begin(r.start.Driver)
+	return nil
 }
 
 // refuse tells the caller why the program cannot be started.

@@ -69,18 +69,25 @@ func sum(a, b string) string {
 
 // counters fills in what the sandbox has used.
 func (c cgroup) counters(exited *wire.Exited) {
+	exited.CPUUS = c.cpuUS()
 	if c.v2 {
-		exited.CPUUS = c.field("", "cpu.stat", "usage_usec")
 		exited.PeakMemory = c.number("", "memory.peak")
 		exited.OOMKills = c.field("", "memory.events", "oom_kill")
 	} else {
-		exited.CPUUS = c.number("cpuacct", "cpuacct.usage") / 1000
 		exited.PeakMemory = c.number("memory", "memory.max_usage_in_bytes")
 		exited.OOMKills = c.field("memory", "memory.oom_control", "oom_kill")
 	}
 	if c.field("pids", "pids.events", "max") > 0 {
 		exited.PIDsHit = true
 	}
+}
+
+// cpuUS is the processor time that was used so far, in microseconds.
+func (c cgroup) cpuUS() int64 {
+	if c.v2 {
+		return c.field("", "cpu.stat", "usage_usec")
+	}
+	return c.number("cpuacct", "cpuacct.usage") / 1000
 }
 
 func (c cgroup) pidsCurrent() (int64, bool) { return c.try("pids", "pids.current") }

@@ -9,6 +9,8 @@
 // On the control stream, in this order:
 //
 //	agent -> gateway   hello
+//	gateway -> agent   park?
+//	agent -> gateway   parked, where it was asked to
 //	gateway -> agent   file*, start
 //	agent -> gateway   started
 //	gateway -> agent   signal*

@@ -15,14 +15,16 @@ type FrameType byte
 
 // The frames. The numbers are part of the protocol.
 const (
-	FrameHello    FrameType = 1 // agent: Hello as JSON
-	FrameFile     FrameType = 2 // gateway: a file for the workspace
-	FrameStart    FrameType = 3 // gateway: Start as JSON
-	FrameStarted  FrameType = 4 // agent: empty, the program runs
-	FrameSignal   FrameType = 5 // gateway: one byte, the number of a signal for the program
-	FrameResult   FrameType = 6 // agent: the program's result, as it wrote it
-	FrameArtifact FrameType = 7 // agent: a file the program left
-	FrameExited   FrameType = 8 // agent: Exited as JSON
+	FrameHello    FrameType = 1  // agent: Hello as JSON
+	FrameFile     FrameType = 2  // gateway: a file for the workspace
+	FrameStart    FrameType = 3  // gateway: Start as JSON
+	FrameStarted  FrameType = 4  // agent: empty, the program runs
+	FrameSignal   FrameType = 5  // gateway: one byte, the number of a signal for the program
+	FrameResult   FrameType = 6  // agent: the program's result, as it wrote it
+	FrameArtifact FrameType = 7  // agent: a file the program left
+	FrameExited   FrameType = 8  // agent: Exited as JSON
+	FramePark     FrameType = 9  // gateway: Process as JSON, a driver to be started ahead of its job
+	FrameParked   FrameType = 10 // agent: empty, the driver waits for its job
 )
 
 // headerSize is the size of a frame's header: type, then the length of the

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of this protocol. Both sides are built together, so a
 // difference means a wrong agent binary and refuses the sandbox.
-const Version = 1
+const Version = 2
 
 // Paths inside every sandbox.
 const (
@@ -12,6 +12,15 @@ const (
 	AgentPath   = "/execgate/agent" // the agent binary
 	Workspace   = "/workspace"      // the program's working directory
 	ResultPath  = "/tmp/.execgate-result"
+)
+
+// ReadyVariable names the descriptor on which a driver that is parked writes
+// ReadyParked when it waits for its job, and ReadyTaken when it has it; it then
+// closes it. A driver that is not parked has no such variable.
+const (
+	ReadyVariable = "EXECGATE_READY"
+	ReadyParked   = 'P'
+	ReadyTaken    = 'T'
 )
 
 // ResultErrorSuffix, added to the result's path, names the file in which a
@@ -53,17 +62,23 @@ type Mount struct {
 	Inodes   uint64 `json:"inodes,omitempty"`
 }
 
-// Start is the program to run.
-type Start struct {
+// Process is what the agent starts.
+type Process struct {
 	// Argv is the program, or the driver of a language.
 	Argv []string `json:"argv"`
-	// Env is the whole environment of the program, as NAME=value.
+	// Env is the whole environment, as NAME=value.
 	Env []string `json:"env"`
-	// Driver is sent to a driver on descriptor 3; nil where Argv is the
-	// program itself.
-	Driver *Driver `json:"driver,omitempty"`
 	// PIDs is the most processes and threads that the program may have.
 	PIDs int64 `json:"pids"`
+}
+
+// Start is the program to run.
+type Start struct {
+	// Process is what is started; nil where it was parked before.
+	Process *Process `json:"process,omitempty"`
+	// Driver is sent to a driver on descriptor 3; nil where the process is the
+	// program itself.
+	Driver *Driver `json:"driver,omitempty"`
 	// ResultBytes, FilesBytes and FilesCount bound what is sent back.
 	ResultBytes int64 `json:"result_bytes"`
 	FilesBytes  int64 `json:"files_bytes"`

@@ -35,7 +35,7 @@ func TestFramesAreGolden(t *testing.T) {
 		},
 		"start": func(w io.Writer) error {
 			return wire.WriteJSON(w, wire.FrameStart, wire.Start{
-				Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50,
+				Process:     &wire.Process{Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50},
 				Driver:      &wire.Driver{Code: "print(1)", Input: json.RawMessage(`{"n":[1]}`), Env: map[string]string{"MODE": "test"}, Result: wire.ResultPath},
 				ResultBytes: 1024, FilesBytes: 2048, FilesCount: 3,
 			})
@@ -83,7 +83,7 @@ func TestFramesAreGolden(t *testing.T) {
 
 var everything = map[wire.FrameType]int{
 	wire.FrameHello: 1 << 16, wire.FrameFile: 1 << 16, wire.FrameStart: 1 << 16, wire.FrameStarted: 0,
-	wire.FrameSignal: 1, wire.FrameResult: 1 << 16, wire.FrameArtifact: 1 << 16, wire.FrameExited: 1 << 16,
+	wire.FramePark: 1 << 16, wire.FrameParked: 0, wire.FrameSignal: 1, wire.FrameResult: 1 << 16, wire.FrameArtifact: 1 << 16, wire.FrameExited: 1 << 16,
 }
 
 func TestReaderRefuses(t *testing.T) {
@@ -91,7 +91,7 @@ func TestReaderRefuses(t *testing.T) {
 		bytes []byte
 		max   map[wire.FrameType]int
 	}{
-		"a type that may not come":   {[]byte{9, 0, 0, 0, 0}, everything},
+		"a type that may not come":   {[]byte{99, 0, 0, 0, 0}, everything},
 		"type zero":                  {[]byte{0, 0, 0, 0, 0}, everything},
 		"a payload over its maximum": {[]byte{5, 0, 0, 0, 2, 9, 9}, everything},
 		"four gibibytes":             {[]byte{6, 0xff, 0xff, 0xff, 0xff}, everything},

@@ -7,19 +7,25 @@ JSON object through it, ended by EOF:
 
 "input" may be absent. Descriptors 0, 1 and 2 are the program's. What the program binds to the
 name `result` is written to the result path as JSON; if JSON cannot hold it, one line that says
-what to do goes to that path + ".error" instead. Arguments name modules to import before the job
-is awaited, so that an interpreter can be started, and warmed, ahead of it.
+what to do goes to that path + ".error" instead.
+
+An interpreter can be parked: started ahead of its job, with modules to import as arguments. The
+variable EXECGATE_READY then names a descriptor on which it writes P when it waits for the job and
+T when it has it.
 
 Nothing heavy is imported here: `_json` is the C half of `json`, without the 6 ms that `re` costs.
 """
 
+import atexit
 import builtins
+import gc
 import io
 import os
 import sys
 from _json import encode_basestring, make_encoder, make_scanner
 
 JOB_FD = 3
+READY = "EXECGATE_READY"
 WORKSPACE = "/workspace"
 FILENAME = "main.py"
 BAKED_MATPLOTLIB = "/opt/execgate/matplotlib"
@@ -34,8 +40,15 @@ def main(preload):
             __import__(name)
         except Exception:
             pass  # a program that wants the module will meet the same error, with its own line
+    gc.freeze()  # what is there by now need not be looked through again
+    ready = os.environ.pop(READY, None)
     try:
+        if ready is not None:
+            os.write(int(ready), b"P")
         job = read_job()
+        if ready is not None:
+            os.write(int(ready), b"T" if job else b"")
+            os.close(int(ready))
     except Exception as error:
         print(f"execgate: the job could not be read: {error!r}", file=sys.stderr)
         return DRIVER_FAULT
@@ -97,7 +110,19 @@ def run(job):
     # A child that the program forked comes by here too; the result is its parent's to give.
     if "result" in names and os.getpid() == pid:
         write_result(names["result"], result_path)
+    finish(names)
     return status
+
+
+def finish(names):
+    """Does what the interpreter would do for the program on its way out. The rest of that way
+    takes 30 ms with pandas loaded, and does nothing for anybody."""
+    atexit._run_exitfuncs()
+    names.clear()  # closes files, which writes what they hold
+    for module in list(sys.modules.values()):
+        if (getattr(module, "__file__", None) or "").startswith(WORKSPACE + "/"):
+            vars(module).clear()
+    gc.collect()
 
 
 def execute(source, names):
@@ -378,5 +403,14 @@ def write_file(path, data):
         os.close(fd)
 
 
+def leave(status):
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # closed, by the program or by whoever reads it
+    os._exit((status or 0) & 0xFF)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

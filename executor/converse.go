@@ -18,6 +18,7 @@ type conversation struct {
 	sb     *sandbox
 	job    execution.Job
 	output *output
+	feed   *feed
 
 	began     time.Time // when the job was sent
 	phase     phase
@@ -33,8 +34,10 @@ type conversation struct {
 // converse sends the job, keeps its deadlines, and turns what comes back into
 // a Result.
 func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
-	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), output: newOutput(job.Grant.Limits.OutputKiB << 10)}
+	feed := newFeed(job.Events)
+	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), feed: feed, output: newOutput(job.Grant.Limits.OutputKiB<<10, feed)}
 	defer sb.session.Close()
+	defer feed.close()
 
 	// What is written to the sandbox may wait for a hostile reader, so writing
 	// is never waited for: only frames, clocks and the caller are. A side that
@@ -53,6 +56,9 @@ func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job,
 	}()
 	if err := c.follow(ctx, inbox); err != nil {
 		return cancelledOr(ctx, err)
+	}
+	for i := range c.artifacts {
+		feed.tell(execution.Event{Type: execution.EventArtifact, Artifact: &c.artifacts[i]})
 	}
 	return c.result(), nil
 }

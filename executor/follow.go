@@ -39,14 +39,15 @@ const (
 func (c *conversation) follow(ctx context.Context, in *inbox) error {
 	clock := time.NewTimer(c.e.cfg.StartTimeout)
 	defer clock.Stop()
-	defer c.output.wait(drainTimeout)
-	cancelled, exceeded := ctx.Done(), c.output.exceeded
+	defer c.output.wait(drainTimeout, ctx.Done())
+	cancelled, unheard, exceeded := ctx.Done(), c.feed.failed, c.output.exceeded
 	for {
 		select {
 		case frame := <-in.frames:
 			if frame.Type == wire.FrameStarted {
 				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
 				c.ending.began = time.Now()
+				c.feed.begin()
 			}
 			if ended := c.take(frame); ended {
 				return nil
@@ -55,12 +56,10 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 			return c.explain(ctx, err)
 		case <-cancelled:
 			cancelled = nil
-			c.ending.cancelled = true
-			if c.phase == starting {
-				c.kill(clock) // files may be on their way, where a signal has no place
-			} else {
-				c.strike(clock)
-			}
+			c.cancel(clock)
+		case <-unheard:
+			unheard = nil
+			c.cancel(clock)
 		case <-exceeded:
 			exceeded = nil
 			c.ending.outputExceeded = true
@@ -71,6 +70,16 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 			}
 			c.tick(clock)
 		}
+	}
+}
+
+// cancel ends the program because nobody wants its result any more.
+func (c *conversation) cancel(clock *time.Timer) {
+	c.ending.cancelled = true
+	if c.phase == starting {
+		c.kill(clock) // files may be on their way, where a signal has no place
+	} else {
+		c.strike(clock)
 	}
 }
 

@@ -5,11 +5,14 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/execgate/execgate/execution"
 )
 
 // output takes in stdout and stderr, which share one budget.
 type output struct {
 	stdout, stderr stream
+	feed           *feed
 	exceeded       chan struct{} // closed when more came than was granted
 
 	mu   sync.Mutex
@@ -20,12 +23,16 @@ type output struct {
 
 // stream is one of the program's output streams.
 type stream struct {
+	event     execution.EventType
 	kept      bytes.Buffer
 	truncated bool
 }
 
-func newOutput(budget int64) *output {
-	return &output{exceeded: make(chan struct{}), left: budget, open: 2, done: make(chan struct{})}
+func newOutput(budget int64, feed *feed) *output {
+	return &output{
+		stdout: stream{event: execution.EventStdout}, stderr: stream{event: execution.EventStderr}, feed: feed,
+		exceeded: make(chan struct{}), left: budget, open: 2, done: make(chan struct{}),
+	}
 }
 
 // copy reads until the stream ends. What is past the budget is read and thrown
@@ -36,14 +43,17 @@ func (o *output) copy(s *stream, from io.ReadCloser) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		o.add(s, buffer[:n])
+		if kept := o.add(s, buffer[:n]); len(kept) > 0 {
+			o.feed.tell(execution.Event{Type: s.event, Data: bytes.Clone(kept)})
+		}
 		if err != nil {
 			return
 		}
 	}
 }
 
-func (o *output) add(s *stream, p []byte) {
+// add keeps what fits of p and returns that.
+func (o *output) add(s *stream, p []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	fits := min(int64(len(p)), o.left)
@@ -57,6 +67,7 @@ func (o *output) add(s *stream, p []byte) {
 			close(o.exceeded)
 		}
 	}
+	return p[:fits]
 }
 
 func (o *output) ended() {
@@ -67,13 +78,22 @@ func (o *output) ended() {
 	}
 }
 
-// wait returns when both streams have ended, or after the timeout.
-func (o *output) wait(timeout time.Duration) {
+// wait returns when both streams have ended, or gives up after the timeout;
+// where somebody listens it gives up only with cancelled, since what is left may
+// take as long as the listener does.
+func (o *output) wait(timeout time.Duration, cancelled <-chan struct{}) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	give := timer.C
+	if o.feed.listener != nil {
+		give = nil
+	} else {
+		cancelled = nil
+	}
 	select {
 	case <-o.done:
-	case <-timer.C:
+	case <-give:
+	case <-cancelled:
 	}
 }
 

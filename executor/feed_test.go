@@ -1,0 +1,76 @@
+package executor_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+func TestEventsComeInOrder(t *testing.T) {
+	e := newExecutor(t)
+	var types []string
+	var stdout strings.Builder
+	job := python("import sys\nfor i in range(3):\n    print(i)\nprint('err', file=sys.stderr)\nopen('/workspace/out/a.txt', 'w').write('x')")
+	job.Events = func(event execution.Event) error {
+		if n := len(types); n == 0 || types[n-1] != string(event.Type) {
+			types = append(types, string(event.Type))
+		}
+		if event.Type == execution.EventStdout {
+			stdout.Write(event.Data)
+		}
+		return nil
+	}
+	r := run(t, e, job)
+	if types[0] != "started" || types[len(types)-1] != "artifact" {
+		t.Errorf("events %v", types)
+	}
+	if stdout.String() != "0\n1\n2\n" || string(r.Stdout) != stdout.String() {
+		t.Errorf("told %q, result %q", stdout.String(), r.Stdout)
+	}
+}
+
+// A listener that does not return is backpressure: the program waits for it,
+// the gateway holds no more than the granted output, and the timeout holds.
+func TestListenerThatDoesNotReturnStallsTheProgram(t *testing.T) {
+	e := newExecutor(t)
+	release := make(chan struct{})
+	job := python("import sys\nwhile True:\n    sys.stdout.write('x' * 65536)\n    open('/workspace/out/progress', 'a').write('x')")
+	job.Events = func(event execution.Event) error {
+		if event.Type == execution.EventStdout {
+			<-release
+		}
+		return nil
+	}
+	time.AfterFunc(4*time.Second, func() { close(release) })
+	r := run(t, e, job, func(l *execution.Limits) { l.TimeoutMS, l.OutputKiB = 1500, 8192 })
+	if r.Outcome != execution.OutcomeTimedOut {
+		t.Fatalf("outcome %s with %d bytes of output", r.Outcome, len(r.Stdout))
+	}
+	if len(r.Stdout) > 2<<20 {
+		t.Errorf("%d bytes were taken from a program whose listener took none", len(r.Stdout))
+	}
+}
+
+func TestListenerThatFailsEndsTheProgram(t *testing.T) {
+	e := newExecutor(t)
+	job := python("import time\nprint('x', flush=True)\ntime.sleep(60)")
+	calls := 0
+	job.Events = func(event execution.Event) error {
+		calls++
+		if event.Type == execution.EventStdout {
+			return errors.New("gone")
+		}
+		return nil
+	}
+	began := time.Now()
+	r := run(t, e, job)
+	if r.Outcome != execution.OutcomeCancelled || time.Since(began) > 10*time.Second {
+		t.Fatalf("outcome %s after %s", r.Outcome, time.Since(began))
+	}
+	if calls != 2 {
+		t.Errorf("the listener was called %d times", calls)
+	}
+}

@@ -8,7 +8,7 @@ test_image_that_is_not_granted_is_denied if {
 		with data.images as {"ubuntu": digest}
 	denied_only(decision, "image_not_granted")
 	denial(decision, "image_not_granted").message == "This image is not granted: ubuntu"
-	denial(decision, "image_not_granted").remediation == "Ask for one of the images that are granted: python"
+	denial(decision, "image_not_granted").remediation == "Ask for one of the images that are granted: python, node"
 }
 
 test_image_without_digest_is_denied if {
@@ -30,7 +30,7 @@ test_language_that_is_not_granted_is_denied if {
 		with input.action.language as "ruby"
 		with data.images as images
 	denied_only(decision, "language_not_granted")
-	denial(decision, "language_not_granted").remediation == "Ask for one of the languages that are granted: python"
+	denial(decision, "language_not_granted").remediation == "Ask for one of the languages that are granted: python, javascript, bash"
 }
 
 test_command_needs_no_language if {

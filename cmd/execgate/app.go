@@ -67,13 +67,15 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 		return nil, err
 	}
 	a.catalog = &catalog{executor: a.executor, policy: a.policy, log: a.log, logger: logger, files: files, source: source}
-	executions, err := store.NewExecutions(a.store, store.DefaultExecutionBytes)
+	executions, err := store.NewExecutions(a.store, cfg.Requests.ResultsMiB<<20)
 	if err != nil {
 		return nil, err
 	}
 	if a.service, err = gateway.NewService(gateway.ServiceConfig{
 		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
-		Executions: kept{executions}, Logger: logger, MaxRunning: cfg.Requests.MaxRunning,
+		Executions: kept{executions}, Logger: logger,
+		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
+		KeepResults: milliseconds(cfg.Requests.KeepResultsMS),
 	}); err != nil {
 		return nil, err
 	}

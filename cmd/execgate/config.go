@@ -4,10 +4,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"slices"
 	"strconv"
+
+	"github.com/execgate/execgate/identity"
 )
 
 // configSchema describes the configuration file for editors and for people.
@@ -39,9 +42,15 @@ type LogConfig struct {
 
 // RequestsConfig bounds what is taken in.
 type RequestsConfig struct {
-	MaxRunning int   `yaml:"max_running"` // executions at once
-	MaxBodyKiB int64 `yaml:"max_body_kib"`
-	MaxCodeKiB int64 `yaml:"max_code_kib"`
+	MaxRunning int `yaml:"max_running"` // executions at once
+	MaxQueued  int `yaml:"max_queued"`  // submitted ones that wait
+	// Reserved are slots, out of MaxRunning, by the tenant that alone may use them.
+	Reserved   map[string]int `yaml:"reserved"`
+	MaxBodyKiB int64          `yaml:"max_body_kib"`
+	MaxCodeKiB int64          `yaml:"max_code_kib"`
+	// KeepResultsMS is how long a submitted execution is remembered past its end.
+	KeepResultsMS int64 `yaml:"keep_results_ms"`
+	ResultsMiB    int64 `yaml:"results_mib"` // of all that are remembered
 	// DrainMS is how long running executions may go on at shutdown.
 	DrainMS int64 `yaml:"drain_ms"`
 }
@@ -73,9 +82,12 @@ type AuditConfig struct {
 
 func defaultConfig() Config {
 	return Config{
-		Listen:   "127.0.0.1:8080",
-		Log:      LogConfig{Level: "info", Format: "text"},
-		Requests: RequestsConfig{MaxRunning: 16, MaxBodyKiB: 16 << 10, MaxCodeKiB: 1 << 10, DrainMS: 30_000},
+		Listen: "127.0.0.1:8080",
+		Log:    LogConfig{Level: "info", Format: "text"},
+		Requests: RequestsConfig{
+			MaxRunning: 16, MaxQueued: 64, MaxBodyKiB: 16 << 10, MaxCodeKiB: 1 << 10,
+			KeepResultsMS: 24 * 60 * 60 * 1000, ResultsMiB: 1 << 10, DrainMS: 30_000,
+		},
 		Policy:   PolicyConfig{DeadlineMS: 50},
 		Executor: ExecutorConfig{FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000},
 		Audit:    AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
@@ -89,13 +101,19 @@ type bound struct {
 	min, max int64
 }
 
+// maxReserved bounds the slots reserved for one tenant.
+const maxReserved = 9_999
+
 // bounds are those of config.schema.json. The upper ones catch slips of the
 // hand and overflow.
 func (c Config) bounds() []bound {
 	return []bound{
 		{"requests.max_running", int64(c.Requests.MaxRunning), 1, 10_000},
+		{"requests.max_queued", int64(c.Requests.MaxQueued), 1, 10_000},
 		{"requests.max_body_kib", c.Requests.MaxBodyKiB, 1, 1 << 20},
 		{"requests.max_code_kib", c.Requests.MaxCodeKiB, 1, 1 << 20},
+		{"requests.keep_results_ms", c.Requests.KeepResultsMS, 1, 30 * 24 * 60 * 60 * 1000},
+		{"requests.results_mib", c.Requests.ResultsMiB, 1, 1 << 20},
 		{"requests.drain_ms", c.Requests.DrainMS, 1, 24 * 60 * 60 * 1000},
 		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
 		{"executor.first_uid", int64(c.Executor.FirstUID), 1000, math.MaxInt32},
@@ -120,6 +138,7 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s is %d: it must be from %d to %d", b.key, b.value, b.min, b.max))
 		}
 	}
+	errs = append(errs, c.Requests.checkReserved())
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
 	}
@@ -138,4 +157,26 @@ func (c Config) validate() error {
 		return usage("configuration: %w", err)
 	}
 	return nil
+}
+
+// checkReserved reports what is wrong with the reserved slots. One must be left
+// for everybody.
+func (r RequestsConfig) checkReserved() error {
+	var errs []error
+	left := int64(r.MaxRunning)
+	for _, tenant := range slices.Sorted(maps.Keys(r.Reserved)) {
+		slots := r.Reserved[tenant]
+		if !identity.ValidTenant(tenant) {
+			errs = append(errs, fmt.Errorf("requests.reserved names %q, which cannot be a tenant", tenant))
+		}
+		if slots < 1 || slots > maxReserved {
+			errs = append(errs, fmt.Errorf("requests.reserved gives %q %d slots: they must be from 1 to %d", tenant, slots, maxReserved))
+			continue
+		}
+		left -= int64(slots)
+	}
+	if len(r.Reserved) > 0 && left < 1 {
+		errs = append(errs, fmt.Errorf("requests.reserved takes %d of the %d slots of requests.max_running: one must be left for everybody", int64(r.MaxRunning)-left, r.MaxRunning))
+	}
+	return errors.Join(errs...)
 }

@@ -23,27 +23,29 @@ type property struct {
 	Minimum     *int64
 	Maximum     *int64
 
-	AdditionalProperties *bool
+	AdditionalProperties any
 	Properties           map[string]property
 }
 
 // leaves returns the settings that the schema describes, by key.
 func leaves(t *testing.T) map[string]property {
 	var root property
-	if err := json.Unmarshal(configSchema, &root); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(configSchema))
+	decoder.UseNumber()
+	if err := decoder.Decode(&root); err != nil {
 		t.Fatal(err)
 	}
 	all := map[string]property{}
 	var walk func(prefix string, p property)
 	walk = func(prefix string, p property) {
-		if p.AdditionalProperties == nil || *p.AdditionalProperties {
+		if p.AdditionalProperties != false {
 			t.Errorf("%q takes any key", prefix)
 		}
 		for name, child := range p.Properties {
 			if child.Description == "" {
 				t.Errorf("%s%s has no description", prefix, name)
 			}
-			if child.Type == "object" {
+			if len(child.Properties) > 0 {
 				walk(prefix+name+".", child)
 			} else {
 				all[prefix+name] = child
@@ -70,7 +72,7 @@ func TestSchemaIsTheConfig(t *testing.T) {
 			continue
 		}
 		delete(described, s.key)
-		want := map[reflect.Kind]string{reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Bool: "boolean"}[s.value.Kind()]
+		want := map[reflect.Kind]string{reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Bool: "boolean", reflect.Map: "object"}[s.value.Kind()]
 		if p.Enum != nil {
 			p.Type = "string"
 		}
@@ -131,6 +133,15 @@ func TestSchemaAndLoaderAgree(t *testing.T) {
 		{`{"api_key": "ak_secret"}`, false},
 		{`{"vault": {"token": "s.secret"}}`, false},
 		{`{"requests": 4}`, false},
+		{`{"requests": {"reserved": {}}}`, true},
+		{`{"requests": {"reserved": {"ci": 2, "research": 1}}}`, true},
+		{`{"requests": {"reserved": {"ci": 0}}}`, false},
+		{`{"requests": {"reserved": {"ci": "2"}}}`, false},
+		{`{"requests": {"reserved": {"ci": 100000}}}`, false},
+		{`{"requests": {"reserved": {"CI": 2}}}`, false},
+		{`{"requests": {"reserved": {"": 2}}}`, false},
+		{`{"requests": {"reserved": 2}}`, false},
+		{`{"requests": {"reserved": ["ci"]}}`, false},
 	} {
 		value, err := jsonschema.UnmarshalJSON(strings.NewReader(test.text))
 		if err != nil {
@@ -160,14 +171,20 @@ func TestSchemaAndLoaderAgree(t *testing.T) {
 func TestEverySettingHasItsVariable(t *testing.T) {
 	plain := defaultConfig()
 	for i, s := range settingsOf(&plain) {
-		text := map[reflect.Kind]string{reflect.String: "of the environment", reflect.Int: "4321", reflect.Int64: "4321", reflect.Bool: "true"}[s.value.Kind()]
+		text := map[reflect.Kind]string{
+			reflect.String: "of the environment", reflect.Int: "4321", reflect.Int64: "4321", reflect.Bool: "true", reflect.Map: "a=1,b=2",
+		}[s.value.Kind()]
 		variable := "EXECGATE_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 		cfg, err := loadConfig("", func(name string) (string, bool) { return text, name == variable })
 		if err != nil {
 			t.Errorf("%s: %v", s.key, err)
 			continue
 		}
-		if got := fmt.Sprint(settingsOf(&cfg)[i].value.Interface()); got != text {
+		want := text
+		if s.value.Kind() == reflect.Map {
+			want = "map[a:1 b:2]"
+		}
+		if got := fmt.Sprint(settingsOf(&cfg)[i].value.Interface()); got != want {
 			t.Errorf("%s sets %s to %q", variable, s.key, got)
 		}
 		settingsOf(&cfg)[i].value.Set(s.value)
@@ -191,6 +208,31 @@ func TestOrderOfSettings(t *testing.T) {
 	want.Requests.MaxRunning, want.Requests.DrainMS = 4, 6
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// What the schema cannot say about reserved slots, and how a variable goes wrong.
+func TestReservedSlots(t *testing.T) {
+	for _, test := range []struct {
+		text, message string // empty: it is right
+	}{
+		{"ci=2,research=13", ""},
+		{"ci=2,research=14", "one must be left for everybody"},
+		{"ci=16", "one must be left for everybody"},
+		{"ci=0", "from 1 to"},
+		{"Ci=1", "cannot be a tenant"},
+		{"ci", "name=number"},
+		{"ci=two", "name=number"},
+		{"ci=1,ci=2", "name=number"},
+		{"ci=1,", "name=number"},
+	} {
+		cfg, err := loadConfig("", func(name string) (string, bool) { return test.text, name == "EXECGATE_REQUESTS_RESERVED" })
+		if err == nil {
+			err = cfg.validate()
+		}
+		if (err == nil) != (test.message == "") || err != nil && !strings.Contains(err.Error(), test.message) {
+			t.Errorf("%s: %v", test.text, err)
+		}
 	}
 }
 

@@ -61,10 +61,41 @@ func readGroup(node *yaml.Node, prefix string, into reflect.Value) error {
 			errs = append(errs, fmt.Errorf("line %d: the key %q stands in line %d already", key.Line, name, first))
 		case field.Kind() == reflect.Struct:
 			errs = append(errs, readGroup(value, name+".", field))
+		case field.Kind() == reflect.Map:
+			errs = append(errs, readTable(value, name, field))
 		default:
 			errs = append(errs, readValue(value, name, field))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// readTable reads a mapping whose keys are names of the operator's.
+func readTable(node *yaml.Node, key string, into reflect.Value) error {
+	if isNull(node) {
+		return nil
+	}
+	if node.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: %s must be a group of names", node.Line, key)
+	}
+	table := reflect.MakeMap(into.Type())
+	var errs []error
+	lines := map[string]int{}
+	for i := 0; i < len(node.Content); i += 2 {
+		var name string
+		if err := readValue(node.Content[i], "a name in "+key, reflect.ValueOf(&name).Elem()); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		value := reflect.New(into.Type().Elem()).Elem()
+		if first, again := lines[name]; again {
+			errs = append(errs, fmt.Errorf("line %d: the key %q stands in line %d already", node.Content[i].Line, key+"."+name, first))
+		}
+		lines[name] = node.Content[i].Line
+		errs = append(errs, readValue(node.Content[i+1], key+"."+name, value))
+		table.SetMapIndex(reflect.ValueOf(name), value)
+	}
+	into.Set(table)
 	return errors.Join(errs...)
 }
 

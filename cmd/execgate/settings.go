@@ -79,6 +79,17 @@ func (s setting) set(text string) error {
 			return fmt.Errorf("%s must be true or false", s.variable())
 		}
 		s.value.SetBool(text == "true")
+	case reflect.Map:
+		table := map[string]int{}
+		for entry := range strings.SplitSeq(text, ",") {
+			name, number, _ := strings.Cut(entry, "=")
+			n, err := strconv.Atoi(number)
+			if _, again := table[name]; err != nil || again {
+				return fmt.Errorf("%s must be name=number, each name once, separated by commas", s.variable())
+			}
+			table[name] = n
+		}
+		s.value.Set(reflect.ValueOf(table))
 	default:
 		return fmt.Errorf("%s: a setting of kind %s cannot be read from the environment", s.variable(), s.value.Kind())
 	}

@@ -38,7 +38,23 @@ type Language struct {
 	// Command starts the driver. Its first element is an absolute path in the image, because a
 	// search path is the program's to change and the command must not be.
 	Command []string `yaml:"command"`
+	// Job is the form in which the driver reads its job from descriptor 3. Parse sets JobJSON where
+	// a list gives none.
+	Job JobForm `yaml:"job"`
 }
+
+// A JobForm says how a driver gets its job. docs/images.md has the whole contract.
+type JobForm string
+
+const (
+	// JobJSON is one JSON object, ended by EOF: code, input, env and result, the path to write the
+	// result to. Such a driver can be started ahead of its job.
+	JobJSON JobForm = "json"
+	// JobText is the code as it is, ended by EOF. The input is the variable INPUT_DATA, as JSON, the
+	// path for the result is EXECGATE_RESULT; both and the program's own variables must be in the
+	// environment when the driver starts, so that it cannot be started ahead of its job.
+	JobText JobForm = "text"
+)
 
 // Embedded returns the images Execgate ships with. The caller owns the slice.
 func Embedded() ([]Image, error) { return Parse(embedded) }
@@ -79,6 +95,12 @@ func Parse(text []byte) ([]Image, error) {
 			return nil, fmt.Errorf("images: %s.%w", where, err)
 		}
 		names[image.Name] = true
+		for name, language := range image.Languages {
+			if language.Job == "" {
+				language.Job = JobJSON
+				image.Languages[name] = language
+			}
+		}
 	}
 	return list.Images, nil
 }
@@ -120,7 +142,7 @@ func (image Image) check() error {
 			return fmt.Errorf("languages: %q; use 1 to 63 of a-z, 0-9 and inner hyphens", name)
 		}
 		if err := image.Languages[name].check(); err != nil {
-			return fmt.Errorf("languages.%s.command%w", name, err)
+			return fmt.Errorf("languages.%s.%w", name, err)
 		}
 	}
 	return nil
@@ -128,15 +150,18 @@ func (image Image) check() error {
 
 func (language Language) check() error {
 	if len(language.Command) == 0 {
-		return errors.New(": empty; give the command that starts the driver")
+		return errors.New("command: empty; give the command that starts the driver")
 	}
 	if program := language.Command[0]; !path.IsAbs(program) || path.Clean(program) != program {
-		return fmt.Errorf("[0]: %q; give an absolute path, without . or ..", program)
+		return fmt.Errorf("command[0]: %q; give an absolute path, without . or ..", program)
 	}
 	for i, argument := range language.Command {
 		if argument == "" || strings.ContainsRune(argument, 0) {
-			return fmt.Errorf("[%d]: %q; arguments must have text, and no NUL", i, argument)
+			return fmt.Errorf("command[%d]: %q; arguments must have text, and no NUL", i, argument)
 		}
+	}
+	if job := language.Job; job != "" && job != JobJSON && job != JobText {
+		return fmt.Errorf("job: %q; use json or text", job)
 	}
 	return nil
 }

@@ -2,24 +2,36 @@ package images_test
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/execgate/execgate/images"
 )
 
-func TestEmbeddedRunsPython(t *testing.T) {
+// A request that names no image gets the first that has its language.
+func TestEmbeddedLanguages(t *testing.T) {
 	list, err := images.Embedded()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, image := range list {
-		if image.Name == "python" && image.Reference == "execgate/sandbox:latest" &&
-			len(image.Languages["python"].Command) > 0 {
-			return
+	for language, want := range map[string]struct {
+		image, reference string
+		job              images.JobForm
+	}{
+		"python":     {"python", "execgate/sandbox:latest", images.JobJSON},
+		"javascript": {"node", "execgate/sandbox-node:latest", images.JobJSON},
+		"bash":       {"python", "execgate/sandbox:latest", images.JobText},
+	} {
+		i := slices.IndexFunc(list, func(image images.Image) bool { _, ok := image.Languages[language]; return ok })
+		if i < 0 {
+			t.Errorf("no image has a driver for %s", language)
+			continue
+		}
+		if got := list[i]; got.Name != want.image || got.Reference != want.reference || got.Languages[language].Job != want.job {
+			t.Errorf("%s: got %+v, want %+v", language, got, want)
 		}
 	}
-	t.Fatalf("no image named python with a driver for python in %+v", list)
 }
 
 func TestParseRefusesAndSaysWhere(t *testing.T) {
@@ -44,6 +56,7 @@ func TestParseRefusesAndSaysWhere(t *testing.T) {
 		{"no command", good + "    languages: {go: {}}\n", "images[0].languages.go.command: empty"},
 		{"relative command", good + "    languages: {go: {command: [go]}}\n", "images[0].languages.go.command[0]"},
 		{"unclean command", good + "    languages: {go: {command: [/a/../go]}}\n", "images[0].languages.go.command[0]"},
+		{"form of the job", good + "    languages: {go: {command: [/go], job: xml}}\n", `images[0].languages.go.job: "xml"; use json or text`},
 		{"empty argument", good + "    languages: {go: {command: [/go, \"\"]}}\n", "images[0].languages.go.command[1]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -76,6 +89,9 @@ func FuzzParse(f *testing.F) {
 			for name, language := range image.Languages {
 				if name == "" || len(language.Command) == 0 || !path.IsAbs(language.Command[0]) {
 					t.Errorf("accepted language %q: %+v", name, language)
+				}
+				if language.Job != images.JobJSON && language.Job != images.JobText {
+					t.Errorf("accepted language %q with jobs as %q", name, language.Job)
 				}
 			}
 		}

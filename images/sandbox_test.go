@@ -1,12 +1,17 @@
 package images_test
 
 import (
+	"archive/tar"
 	"bytes"
 	_ "embed"
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,16 +21,21 @@ import (
 //go:embed testdata/shim.py
 var shim string
 
-// pythonImage returns the embedded list's image named python, once the engine has it. Without an
-// engine or the image the test is skipped loudly, and fails where CI=true.
-func pythonImage(t *testing.T) images.Image {
+//go:embed testdata/shim.sh
+var shimSh string
+
+func pythonImage(t *testing.T) images.Image { t.Helper(); return imageNamed(t, "python") }
+
+// imageNamed returns an image of the embedded list, once the engine has it. Without an engine or
+// the image the test is skipped loudly, and fails where CI=true.
+func imageNamed(t *testing.T, name string) images.Image {
 	t.Helper()
 	list, err := images.Embedded()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, image := range list {
-		if image.Name != "python" {
+		if image.Name != name {
 			continue
 		}
 		if out, err := exec.Command("docker", "image", "inspect", image.Reference).CombinedOutput(); err != nil {
@@ -37,33 +47,38 @@ func pythonImage(t *testing.T) images.Image {
 		}
 		return image
 	}
-	t.Fatal("no image named python")
+	t.Fatalf("no image named %s", name)
 	return images.Image{}
 }
 
 // A sandbox is a running container in which a test starts drivers, one after another.
 type sandbox struct {
-	id     string
-	driver []string
+	id        string
+	driver    []string
+	languages map[string]images.Language
 }
 
 // newSandbox starts a container that is restricted as the executor restricts one, and goes by
 // itself after some minutes even if the test is killed.
 func newSandbox(t *testing.T) sandbox {
 	t.Helper()
-	image := pythonImage(t)
-	out, err := exec.Command("docker", "run", "--detach", "--rm", "--init", "--network", "none", "--read-only",
+	return startSandbox(t, pythonImage(t), "--memory", "1g", "--pids-limit", "400")
+}
+
+func startSandbox(t *testing.T, image images.Image, limits ...string) sandbox {
+	t.Helper()
+	args := slices.Concat([]string{"run", "--detach", "--rm", "--init", "--network", "none", "--read-only",
 		"--user", "210005:210005", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-		"--memory", "1g", "--pids-limit", "400",
 		"--tmpfs", "/tmp:size=64m,mode=1777",
-		"--tmpfs", "/workspace:size=64m,uid=210005,gid=210005,mode=755",
-		image.Reference, "sleep", "900").Output()
+		"--tmpfs", "/workspace:size=64m,uid=210005,gid=210005,mode=755"},
+		limits, []string{image.Reference, "sleep", "900"})
+	out, err := exec.Command("docker", args...).Output()
 	if err != nil {
 		t.Fatalf("starting a container: %v", withStderr(err))
 	}
 	id := strings.TrimSpace(string(out))
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "--force", "--volumes", id).Run() })
-	return sandbox{id: id, driver: image.Languages["python"].Command}
+	return sandbox{id: id, driver: image.Languages["python"].Command, languages: image.Languages}
 }
 
 // An order is what testdata/shim.py starts a driver with.
@@ -99,6 +114,84 @@ func (s sandbox) run(t *testing.T, o order) report {
 	var r report
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("reading the shim's report %q: %v", out, err)
+	}
+	return r
+}
+
+// A program is what the gateway would send to a driver of any language.
+type program struct {
+	code  string
+	input string // JSON
+	env   map[string]string
+	stdin string
+	job   string // in place of the one that the others make; a leading … is cut off
+}
+
+// runAs runs p by the driver of a language, in the form that its entry says. Exit is above 128 for
+// a signal, as in a shell.
+func (s sandbox) runAs(t *testing.T, language string, p program) report {
+	t.Helper()
+	const result = "/tmp/run/result"
+	entry, ok := s.languages[language]
+	if !ok {
+		t.Fatalf("the image has no driver for %s", language)
+	}
+	env := map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/workspace", "EXECGATE_RESULT": result}
+	maps.Copy(env, p.env)
+	job := p.code
+	if entry.Job == images.JobText {
+		env["INPUT_DATA"] = "null"
+		if p.input != "" {
+			env["INPUT_DATA"] = p.input
+		}
+	} else {
+		fields := map[string]any{"code": p.code, "env": p.env, "result": result}
+		if p.input != "" {
+			fields["input"] = json.RawMessage(p.input)
+		}
+		text, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job = string(text)
+	}
+	if p.job != "" {
+		job = strings.TrimPrefix(p.job, "…")
+	}
+	args := []string{"exec", "--interactive", "--env", "STDIN=" + p.stdin, s.id, "bash", "-c", shimSh, "shim", "env", "-i"}
+	for name, value := range env {
+		args = append(args, name+"="+value)
+	}
+	cmd := exec.Command("docker", append(args, entry.Command...)...)
+	cmd.Stdin = strings.NewReader(job)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("running the shim: %v", withStderr(err))
+	}
+	files := map[string]string{}
+	for archive := tar.NewReader(bytes.NewReader(out)); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[header.Name] = string(content)
+	}
+	r := report{Stdout: files["stdout"], Stderr: files["stderr"]}
+	if r.Exit, err = strconv.Atoi(strings.TrimSpace(files["exit"])); err != nil {
+		t.Fatal(err)
+	}
+	if value, ok := files["result"]; ok {
+		r.Result = &value
+	}
+	if value, ok := files["result.error"]; ok {
+		r.Error = &value
 	}
 	return r
 }

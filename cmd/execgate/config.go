@@ -72,6 +72,11 @@ type ExecutorConfig struct {
 	UIDCount       int    `yaml:"uid_count"`
 	StopGraceMS    int64  `yaml:"stop_grace_ms"`
 	StartTimeoutMS int64  `yaml:"start_timeout_ms"`
+	// WarmTarget python sandboxes are kept parked, under demand up to WarmMax,
+	// and WarmPreloadTarget further ones with modules imported. Zero: none.
+	WarmTarget        int `yaml:"warm_target"`
+	WarmMax           int `yaml:"warm_max"`
+	WarmPreloadTarget int `yaml:"warm_preload_target"`
 }
 
 // AuditConfig is about the audit log.
@@ -88,9 +93,12 @@ func defaultConfig() Config {
 			MaxRunning: 16, MaxQueued: 64, MaxBodyKiB: 16 << 10, MaxCodeKiB: 1 << 10,
 			KeepResultsMS: 24 * 60 * 60 * 1000, ResultsMiB: 1 << 10, DrainMS: 30_000,
 		},
-		Policy:   PolicyConfig{DeadlineMS: 50},
-		Executor: ExecutorConfig{FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000},
-		Audit:    AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
+		Policy: PolicyConfig{DeadlineMS: 50},
+		Executor: ExecutorConfig{
+			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
+			WarmTarget: 2, WarmMax: 4, WarmPreloadTarget: 1,
+		},
+		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
 	}
 }
 
@@ -120,6 +128,9 @@ func (c Config) bounds() []bound {
 		{"executor.uid_count", int64(c.Executor.UIDCount), 1, 1_000_000},
 		{"executor.stop_grace_ms", c.Executor.StopGraceMS, 1, 60_000},
 		{"executor.start_timeout_ms", c.Executor.StartTimeoutMS, 1, 600_000},
+		{"executor.warm_target", int64(c.Executor.WarmTarget), 0, 1000},
+		{"executor.warm_max", int64(c.Executor.WarmMax), 0, 1000},
+		{"executor.warm_preload_target", int64(c.Executor.WarmPreloadTarget), 0, 1000},
 		{"audit.segment_mib", c.Audit.SegmentMiB, 1, 1024},
 		{"audit.budget_ms", c.Audit.BudgetMS, 1, 60_000},
 	}
@@ -141,6 +152,12 @@ func (c Config) validate() error {
 	errs = append(errs, c.Requests.checkReserved())
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
+	}
+	if c.Executor.WarmMax < c.Executor.WarmTarget {
+		errs = append(errs, fmt.Errorf("executor.warm_max is %d: it must be at least executor.warm_target, %d", c.Executor.WarmMax, c.Executor.WarmTarget))
+	}
+	if most := c.Executor.mostParked(); c.Executor.UIDCount <= most {
+		errs = append(errs, fmt.Errorf("executor.uid_count is %d: parked sandboxes may take %d of them, and none would be left", c.Executor.UIDCount, most))
 	}
 	if !slices.Contains(logLevels, c.Log.Level) {
 		errs = append(errs, fmt.Errorf("log.level is %q: it is one of %q", c.Log.Level, logLevels))

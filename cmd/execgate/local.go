@@ -26,6 +26,7 @@ func (operator) Authenticate(context.Context, execution.Secret) (execution.Princ
 // withLocalGateway runs a gateway in this process, calls use with a client of
 // it, and stops it in order.
 func withLocalGateway(ctx context.Context, cfg Config, stderr io.Writer, use func(*client) error) error {
+	cfg.Executor = cfg.Executor.cold() // there is one execution, and it starts now
 	a, err := newApp(ctx, cfg, newLogger(cfg.Log, stderr), operator{})
 	if err != nil {
 		return err

@@ -42,14 +42,18 @@ func command(argv ...string) execution.Job { return execution.Job{Command: argv}
 func TestRunsPython(t *testing.T) {
 	e := newExecutor(t)
 	r := run(t, e, python("import sys\nprint('out')\nprint('err', file=sys.stderr)\nresult = {'sum': 2 + 2}\n"))
-	t.Logf("%+v", r)
 	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 {
 		t.Fatalf("outcome %s, stderr %s", r.Outcome, r.Stderr)
+	}
+	if string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" || string(r.Value) != `{"sum":4}` {
+		t.Errorf("stdout %q, stderr %q, result %s", r.Stdout, r.Stderr, r.Value)
 	}
 }
 
 func TestRunsCommand(t *testing.T) {
 	e := newExecutor(t)
-	r := run(t, e, command("/bin/sh", "-c", "id; cat /proc/1/status | head -3; exit 3"))
-	t.Logf("%+v %s %s", r, r.Stdout, r.Stderr)
+	r := run(t, e, command("/bin/sh", "-c", "id -un; exit 3"))
+	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 3 || string(r.Stdout) != "sandbox\n" {
+		t.Fatalf("outcome %s, stdout %q, stderr %q", r.Outcome, r.Stdout, r.Stderr)
+	}
 }

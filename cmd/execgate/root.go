@@ -39,7 +39,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "execgate",
-		Short: "The gateway through which AI agents run code and call tools",
+		Short: "The gateway through which AI agents run code",
 		Long: `Execgate decides each execution by Rego that you own, runs it in a sandbox that
 has no network, and leaves a record that nobody can edit.
 

@@ -19,6 +19,7 @@ func (w *writer) admits(e *entry) bool {
 	if w.log.space.ready.Load() || w.log.space.ensure() != nil {
 		return false
 	}
+	w.noteFull() // there is a spare now, and provision did not make it
 	return w.available() >= need
 }
 
@@ -33,8 +34,13 @@ func (w *writer) available() int64 {
 	return n
 }
 
-// noteFull tells whether another decision of common size would be refused.
+// commonDecision is the space for a decision of common size with its end: the
+// grant of 64 artifacts, which is as many as are listed, reserves 26 KiB.
+const commonDecision = 32 << 10
+
+// noteFull tells whether another decision of common size would be refused. It is
+// called wherever space comes or goes.
 func (w *writer) noteFull() {
-	need := w.reserved + w.promised + min(8<<10, 2*w.log.cfg.maxReserveBytes())
+	need := w.reserved + w.promised + min(commonDecision, 2*w.log.cfg.maxReserveBytes())
 	w.log.health.noteFull(w.fault.err == nil && w.available() < need)
 }

@@ -24,17 +24,18 @@ func openOf(rec execution.Record) Open {
 }
 
 // The parts of the bound on an ended record's size, in bytes of JSON: the fixed
-// fields, an artifact with a long path, and a lease. An end may be larger; it
-// then takes from the space that is not reserved.
+// fields, an artifact and a lease, within the bounds of execution.Ended. An end
+// that is larger all the same takes from the space that is not reserved.
 const (
 	reserveEnd      = 2048
-	reserveArtifact = 384
-	reserveLease    = 256
+	reserveArtifact = execution.MaxRecordPath + 128
+	reserveLease    = execution.MaxRecordTool + execution.MaxRecordLeaseID + 128
 )
 
 // reserveFor returns how much space to keep for the end of an execution that
 // was granted g. It is bounded where it is used.
 func reserveFor(g execution.Grant) int64 {
-	files := max(0, min(g.Limits.FilesCount, 1<<20))
-	return int64(batchHeaderBytes) + reserveEnd + files*reserveArtifact + int64(len(g.Credentials))*reserveLease
+	files := max(0, min(g.Limits.FilesCount, execution.MaxRecordArtifacts))
+	leases := int64(min(len(g.Credentials), execution.MaxRecordLeases))
+	return int64(batchHeaderBytes) + reserveEnd + files*reserveArtifact + leases*reserveLease
 }

@@ -137,6 +137,9 @@ collect:
 		w.pending[i] = nil
 	}
 	w.commit()
+	if w.log.space.ready.Load() {
+		w.noteFull() // ends may have given back what they kept
+	}
 }
 
 // begin empties the batch.

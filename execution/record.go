@@ -1,6 +1,14 @@
 package execution
 
-import "time"
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // RecordType says what a Record tells.
 type RecordType string
@@ -55,18 +63,33 @@ type Decided struct {
 	Decision      Decision          `json:"decision"`
 }
 
-// Ended is the body of a RecordEnded.
+// The bounds of an Ended, so that a program cannot make its own end too large
+// for the log. Texts count as they stand in the JSON, escapes and all.
+const (
+	MaxRecordArtifacts = 64  // listed; all of them are in ArtifactsSHA256
+	MaxRecordPath      = 256 // bytes
+	MaxRecordLeases    = 64
+	MaxRecordTool      = 64  // bytes
+	MaxRecordLeaseID   = 256 // bytes
+)
+
+// Ended is the body of a RecordEnded. Whoever makes one keeps it within the
+// bounds above: the log reserves the space for it when the execution begins.
 type Ended struct {
-	DecidedSeq   uint64         `json:"decided_seq"` // the record that opened this execution
-	Outcome      Outcome        `json:"outcome"`
-	ExitCode     *int           `json:"exit_code"`
-	StdoutSHA256 string         `json:"stdout_sha256,omitempty"`
-	StderrSHA256 string         `json:"stderr_sha256,omitempty"`
-	ResultSHA256 string         `json:"result_sha256,omitempty"`
-	Artifacts    []ArtifactHash `json:"artifacts,omitempty"`
-	Usage        Usage          `json:"usage"`
-	Leases       []Lease        `json:"leases,omitempty"`
-	Error        string         `json:"error,omitempty"` // code of the fault where Outcome is engine_failed
+	DecidedSeq   uint64  `json:"decided_seq"` // the record that opened this execution
+	Outcome      Outcome `json:"outcome"`
+	ExitCode     *int    `json:"exit_code"`
+	StdoutSHA256 string  `json:"stdout_sha256,omitempty"`
+	StderrSHA256 string  `json:"stderr_sha256,omitempty"`
+	ResultSHA256 string  `json:"result_sha256,omitempty"`
+	// Artifacts are the first MaxRecordArtifacts, with paths cut to
+	// MaxRecordPath. ArtifactsCount and ArtifactsSHA256 are of all, uncut.
+	Artifacts       []ArtifactHash `json:"artifacts,omitempty"`
+	ArtifactsCount  int            `json:"artifacts_count,omitempty"`
+	ArtifactsSHA256 string         `json:"artifacts_sha256,omitempty"`
+	Usage           Usage          `json:"usage"`
+	Leases          []Lease        `json:"leases,omitempty"`
+	Error           string         `json:"error,omitempty"` // code of the fault where Outcome is engine_failed
 }
 
 // ArtifactHash stands for an artifact in a record.
@@ -74,6 +97,25 @@ type ArtifactHash struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
+}
+
+// ArtifactsSHA256 is one digest over all artifacts of an execution, in hex; empty
+// where there are none. It is over one entry for each, in the order of their
+// paths as bytes: the content's digest in hex, a space, the size in decimal, a
+// space, the whole path, and a NUL, which no path can hold.
+func ArtifactsSHA256(artifacts []ArtifactHash) string {
+	if len(artifacts) == 0 {
+		return ""
+	}
+	ordered := slices.Clone(artifacts)
+	slices.SortFunc(ordered, func(a, b ArtifactHash) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.SHA256, b.SHA256))
+	})
+	sum := sha256.New()
+	for _, a := range ordered {
+		fmt.Fprintf(sum, "%s %d %s\x00", a.SHA256, a.Size, a.Path)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // AuthenticationFailed is the body of a RecordAuthenticationFailed.

@@ -52,9 +52,9 @@ func (s *Service) Counts() Counts {
 
 // Ready reports whether the service takes work: it is not draining, and its last
 // record was written, or failed more than 30 s ago.
-func (s *Service) Ready(context.Context) error {
+func (s *Service) Ready(ctx context.Context) error {
 	if s.admission.refusing() {
 		return &execution.Error{Kind: execution.KindUnavailable, Code: "draining", Detail: "the gateway is shutting down"}
 	}
-	return s.records.ready()
+	return s.records.ready(ctx)
 }

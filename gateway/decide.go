@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,7 @@ func (s *Service) decide(ctx context.Context, q execution.Question) execution.De
 			Code: execution.CodePolicyError, Message: "the policy could not be evaluated",
 		})
 	}
-	if d.Reasons == nil {
-		d.Reasons = []execution.Reason{}
-	}
+	d.Reasons, d.Revision = boundReasons(d.Reasons), cut(d.Revision, maxPolicyName)
 	if d.Clamped == nil {
 		d.Clamped = []execution.Clamp{}
 	}
@@ -34,12 +33,13 @@ func (s *Service) decide(ctx context.Context, q execution.Question) execution.De
 	case !d.Allowed():
 		d = refuse(d, execution.CodePolicyInvalid, "the policy gave no effect that the gateway knows")
 	default:
-		if wrong := checkGrant(q, d.Grant); wrong != "" {
+		if wrong := cmp.Or(checkGrant(q, d.Grant), checkSize(d)); wrong != "" {
 			d = refuse(d, execution.CodePolicyInvalid, wrong)
 		}
 	}
 	if !d.Allowed() {
-		d.Grant = execution.Grant{} // nothing was granted, also not in the record
+		// Nothing was granted, also not in the record.
+		d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
 	}
 	return d
 }
@@ -76,8 +76,15 @@ func checkGrant(q execution.Question, g execution.Grant) string {
 	return ""
 }
 
-// denied is the error of a decision that denies.
+// denied is the error of a decision that denies: of KindUnavailable where that
+// is no answer of the policy but the lack of one, which another try may get.
 func denied(d execution.Decision) error {
+	if len(d.Reasons) == 1 && (d.Reasons[0].Code == execution.CodePolicyTimeout || d.Reasons[0].Code == execution.CodePolicyNotLoaded) {
+		return &execution.Error{
+			Kind: execution.KindUnavailable, Code: d.Reasons[0].Code, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
+			RetryAfter: time.Second,
+		}
+	}
 	return &execution.Error{
 		Kind: execution.KindDenied, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
 	}

@@ -44,15 +44,11 @@ func decodeRequest(body []byte, maxCode int) (execution.Request, error) {
 	}
 	var r execution.Request
 	var hasLanguage, hasCode, hasImage, hasCommand bool
-	if r.Language, hasLanguage = take[string](m, "", "language", f); hasLanguage {
-		checkName(r.Language, "/language", 32, f)
-	}
+	r.Language, hasLanguage = takeName(m, "language", 32, f)
 	if r.Code, hasCode = take[string](m, "", "code", f); hasCode {
 		checkText(r.Code, "/code", f)
 	}
-	if r.Image, hasImage = take[string](m, "", "image", f); hasImage {
-		checkName(r.Image, "/image", 64, f)
-	}
+	r.Image, hasImage = takeName(m, "image", 64, f)
 	if r.Command, hasCommand = take[[]string](m, "", "command", f); hasCommand {
 		checkCommand(r.Command, f)
 	}
@@ -79,13 +75,8 @@ func decodeRequest(body []byte, maxCode int) (execution.Request, error) {
 	r.Network = decodeNetwork(network, f)
 	r.Tools, _ = take[[]string](m, "", "tools", f)
 	checkTools(r.Tools, f)
-	var ok bool
-	if r.Runtime, ok = take[string](m, "", "runtime", f); ok {
-		checkName(r.Runtime, "/runtime", 64, f)
-	}
-	if r.Session, ok = take[string](m, "", "session", f); ok && !execution.ValidID("se_", r.Session) {
-		f.add("/session", "must be the id of a session")
-	}
+	r.Runtime, _ = takeName(m, "runtime", 64, f)
+	r.Session = takeSession(m, f)
 	r.Metadata, _ = take[map[string]string](m, "", "metadata", f)
 	checkMetadata(r.Metadata, f)
 	m.rest("", f)
@@ -100,6 +91,26 @@ func decodeRequest(body []byte, maxCode int) (execution.Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// takeName reads the member called name, which is a name itself. What is not even
+// a string is reported once, as that.
+func takeName(m members, name string, longest int, f *faults) (value string, present bool) {
+	before := len(f.fields)
+	value, present = take[string](m, "", name, f)
+	if present && len(f.fields) == before {
+		checkName(value, pointerTo(name), longest, f)
+	}
+	return value, present
+}
+
+func takeSession(m members, f *faults) string {
+	before := len(f.fields)
+	id, present := take[string](m, "", "session", f)
+	if present && len(f.fields) == before && !execution.ValidID("se_", id) {
+		f.add("/session", "must be the id of a session")
+	}
+	return id
 }
 
 // checkProgram holds the rule of what runs: a language with its code, in the

@@ -80,10 +80,10 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 		{"duplicate in input", `{` + program + `,"input":{"a":[{"b":1,"b":2}]}}`, []string{"/input/a/0/b"}},
 		{"duplicate in limits", `{` + program + `,"limits":{"pids":1,"pids":2}}`, []string{"/limits/pids"}},
 
-		{"wrong types", `{"language":1,"code":["x"],"env":[],"files":{},"limits":3,"stdin":{},"network":"a:1","tools":[1],"metadata":"x","runtime":true}`,
-			[]string{"/language", "/language", "/code", "/stdin", "/files", "/env", "/limits", "/network", "/tools/0", "/runtime", "/runtime", "/metadata"}},
+		{"wrong types", `{"language":1,"code":["x"],"env":[],"files":{},"limits":3,"stdin":{},"network":"a:1","tools":[1],"metadata":"x","runtime":true,"session":1}`,
+			[]string{"/language", "/code", "/stdin", "/files", "/env", "/limits", "/network", "/tools/0", "/runtime", "/session", "/metadata"}},
 		{"nulls", `{"language":null,"code":"1","env":{"A":null},"files":[null],"limits":null,"metadata":{"m":null}}`,
-			[]string{"/language", "/language", "/files/0", "/env/A", "/limits", "/metadata/m"}},
+			[]string{"/language", "/files/0", "/env/A", "/limits", "/metadata/m"}},
 		{"null limit", `{` + program + `,"limits":{"pids":null}}`, []string{"/limits/pids"}},
 		{"limits", `{` + program + `,"limits":{"timeout_ms":0,"memory_mib":-1,"cpu_millis":9223372036854775808,"cpu_shares":1,"pids":1.5,"nofile":"64","tmp_mib":1e3,"shm_mib":999999999999,"gpu":1}}`,
 			[]string{"/limits/timeout_ms", "/limits/memory_mib", "/limits/cpu_millis", "/limits/cpu_shares", "/limits/pids", "/limits/nofile", "/limits/tmp_mib", "/limits/shm_mib", "/limits/gpu"}},

@@ -20,9 +20,10 @@ const cleanupTimeout = 10 * time.Second
 // outcome cancelled.
 //
 // Errors are execution.Errors: KindSaturated, KindUnavailable (draining,
-// engine_unavailable, audit_unavailable: the result, if there is one, is
+// engine_unavailable, policy_timeout, policy_not_loaded, audit_unavailable: the result, if there is one, is
 // withheld), KindNotFound or KindInvalid for an unknown image or language,
-// KindDenied with reasons, and KindInternal.
+// KindDenied with reasons, KindTooLarge for what the log cannot record, and
+// KindInternal.
 func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	if err := somebody(call.Principal); err != nil {
 		return Response{}, err

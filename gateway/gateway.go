@@ -36,7 +36,8 @@ type Lender interface {
 
 // Executor runs one job in one sandbox.
 type Executor interface {
-	// Execute returns when the program has ended and nothing of it is left. A
+	// Execute returns when every process of the program has ended; its
+	// container is removed soon after, in the background. A
 	// program that failed, was stopped by a limit, or was cancelled with ctx is
 	// a Result; an error means that the engine failed, and is of
 	// KindUnavailable where trying again may help.

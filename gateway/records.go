@@ -20,8 +20,9 @@ import (
 const recordTimeout = 2 * time.Second
 
 // unreadyAfterFailure is how long the service calls itself unready after a
-// record failed. It then offers itself again, because nothing but work shows
-// whether the log has recovered.
+// record failed, unless one goes well in the meantime or the log itself says
+// that it works again. It then offers itself, because nothing but work shows
+// whether a log that says nothing has recovered.
 const unreadyAfterFailure = 30 * time.Second
 
 // records writes the records of executions.
@@ -33,12 +34,17 @@ type records struct {
 	failed atomic.Int64
 }
 
-// append makes r durable. Its only error is KindUnavailable, audit_unavailable.
+// append makes r durable. Its error is KindUnavailable, audit_unavailable, or of
+// KindTooLarge where the log takes no record of that size: that is a fault of
+// the record, and says nothing of the log.
 func (w *records) append(ctx context.Context, r execution.Record) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	r.Time = time.Now().UTC()
 	seq, err := w.try(ctx, r)
+	if e, ok := errors.AsType[*execution.Error](err); ok && e.Kind == execution.KindTooLarge {
+		return 0, &execution.Error{Kind: e.Kind, Code: e.Code, Detail: e.Detail, Err: fmt.Errorf("append %s record: %w", r.Type, err)}
+	}
 	if err != nil {
 		w.failed.Store(time.Now().UnixNano())
 		return 0, &execution.Error{
@@ -61,8 +67,12 @@ func (w *records) try(ctx context.Context, r execution.Record) (seq uint64, err 
 	return w.recorder.Append(ctx, r)
 }
 
-func (w *records) ready() error {
+func (w *records) ready(ctx context.Context) error {
 	if at := w.failed.Load(); at != 0 && time.Since(time.Unix(0, at)) < unreadyAfterFailure {
+		if log, ok := w.recorder.(Prober); ok && log.Ready(ctx) == nil {
+			w.failed.CompareAndSwap(at, 0) // not a failure since
+			return nil
+		}
 		return &execution.Error{Kind: execution.KindUnavailable, Code: "audit_unavailable", Detail: "a record could not be written"}
 	}
 	return nil
@@ -91,18 +101,17 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 func (w *records) ended(ctx context.Context, call Call, id string, decided uint64, response Response, runErr error) (uint64, error) {
 	result := response.Result
 	body := &execution.Ended{
-		DecidedSeq: decided, Outcome: result.Outcome, ExitCode: result.ExitCode, Usage: result.Usage, Leases: response.Leases,
+		DecidedSeq: decided, Outcome: result.Outcome, ExitCode: result.ExitCode,
+		Usage: boundUsage(result.Usage), Leases: boundLeases(response.Leases),
 	}
 	if runErr != nil {
 		body.Outcome, body.ExitCode, body.Error = execution.OutcomeEngineFailed, nil, faultCode(runErr)
 	} else {
 		body.StdoutSHA256, body.StderrSHA256 = digest(result.Stdout), digest(result.Stderr)
 		body.ResultSHA256 = digest(result.Value)
-		for _, a := range result.Artifacts {
-			body.Artifacts = append(body.Artifacts, execution.ArtifactHash{
-				Path: a.Path, Size: a.Size, SHA256: execution.HexSHA256(a.Content),
-			})
-		}
+		all := hashes(result.Artifacts)
+		body.ArtifactsCount, body.ArtifactsSHA256 = len(all), execution.ArtifactsSHA256(all)
+		body.Artifacts = boundArtifacts(all)
 	}
 	record := recordOf(execution.RecordEnded, call, id)
 	record.Ended = body
@@ -126,10 +135,18 @@ func digest(content []byte) string {
 	return execution.HexSHA256(content)
 }
 
+func hashes(artifacts []execution.Artifact) []execution.ArtifactHash {
+	all := make([]execution.ArtifactHash, len(artifacts))
+	for i, a := range artifacts {
+		all[i] = execution.ArtifactHash{Path: a.Path, Size: a.Size, SHA256: execution.HexSHA256(a.Content)}
+	}
+	return all
+}
+
 // faultCode names a fault of ours in a record: a code, never a message.
 func faultCode(err error) string {
 	if e, ok := errors.AsType[*execution.Error](err); ok {
-		return cmp.Or(e.Code, string(e.Kind))
+		return cut(cmp.Or(e.Code, string(e.Kind)), maxPolicyName)
 	}
 	return string(execution.KindInternal)
 }

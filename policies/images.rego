@@ -38,7 +38,7 @@ refused contains reason(rego.metadata.rule(), object.get(input, ["action", "imag
 #   id: images.resolved
 #   code: image_not_resolved
 #   message: "This image is granted, but it is not on this gateway: "
-#   remediation: "Ask the operator to build it (make images) and to restart the gateway, or ask for one that is there: "
+#   remediation: "Ask the operator to make it (make setup, or build it and tag it as images.yaml says; no restart is needed), or ask for one that is there: "
 refused contains reason(rego.metadata.rule(), input.action.image.name, concat(", ", {name | some name in tenant.images; data.images[name]})) if {
 	image_granted
 	not image_digest

@@ -10,7 +10,7 @@ import (
 )
 
 // Unconfigured is the lender of a gateway that has no Vault: it has nothing to
-// lend, and says how to change that.
+// lend, and says so.
 type Unconfigured struct{}
 
 // Lend succeeds only where no credential is asked for.
@@ -24,7 +24,7 @@ func (Unconfigured) Lend(_ context.Context, _ string, credentials []execution.Cr
 			Code:        "vault_unconfigured",
 			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", credentials[0].Tool),
 			Rule:        "gateway.vault",
-			Remediation: "Leave the tool out, or have the operator set vault.address and a login in the configuration.",
+			Remediation: "Leave the tool out: this gateway cannot lend credentials.",
 		}},
 	}
 }

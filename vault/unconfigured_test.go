@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/execgate/execgate/execution"
@@ -15,6 +16,9 @@ func TestWithoutVaultNothingIsLent(t *testing.T) {
 	_, err := lender.Lend(t.Context(), "ex_1", []execution.Credential{{Tool: "github"}})
 	if execution.KindOf(err) != execution.KindDenied {
 		t.Fatalf("got %v, want a denial", err)
+	}
+	if r := err.(*execution.Error).Reasons[0]; strings.Contains(r.Remediation, "vault.") || !strings.HasPrefix(r.Remediation, "Leave the tool out") {
+		t.Errorf("the remediation %q names a setting that there is not", r.Remediation)
 	}
 	if leases, err := lender.Revoke(t.Context(), "ex_1"); err != nil || len(leases) != 0 {
 		t.Fatalf("revoke: %v, %v", leases, err)

@@ -56,9 +56,16 @@ type Warm struct {
 type Image struct {
 	Name      string
 	Reference string // what the engine knows it by
-	// Languages are those whose driver the image holds, with the driver's
-	// command.
-	Languages map[string][]string
+	// Languages are those whose driver the image holds, by name.
+	Languages map[string]Language
+}
+
+// Language is how an image runs source text.
+type Language struct {
+	Command []string // starts the driver, which reads its job from descriptor 3
+	// Text says that the job is the code as it is, with the input in the
+	// variable INPUT_DATA; otherwise it is a wire.Driver as JSON.
+	Text bool
 }
 
 // UIDRange is a range of user ids, which are also used as group ids.

@@ -2,7 +2,10 @@ package executor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -77,7 +80,11 @@ func (c *conversation) send(image imageState) error {
 			return err
 		}
 	}
-	if err := wire.WriteJSON(c.sb.control, wire.FrameStart, c.start(image)); err != nil {
+	start, err := c.start(image)
+	if err != nil {
+		return err
+	}
+	if err := wire.WriteJSON(c.sb.control, wire.FrameStart, start); err != nil {
 		return err
 	}
 	stdin := c.sb.streams.stdin
@@ -89,20 +96,41 @@ func (c *conversation) send(image imageState) error {
 }
 
 // start is the job in the agent's words.
-func (c *conversation) start(image imageState) wire.Start {
+func (c *conversation) start(image imageState) (wire.Start, error) {
 	job, l := c.job, c.job.Grant.Limits
-	own := map[string]string{"EXECGATE_EXECUTION": job.ID}
+	own := map[string]string{}
 	maps.Copy(own, job.Env)
+	own["EXECGATE_EXECUTION"], own["EXECGATE_RESULT"] = job.ID, wire.ResultPath
+
 	start := wire.Start{ResultBytes: l.ResultKiB << 10, FilesBytes: l.FilesMiB << 20, FilesCount: l.FilesCount}
 	argv := job.Command
 	if job.Language != "" {
-		argv = image.Languages[job.Language]
-		start.Driver = &wire.Driver{Code: job.Code, Input: job.Input, Env: own, Result: wire.ResultPath}
+		language := image.Languages[job.Language]
+		argv = language.Command
+		text, err := jobText(language, job, own)
+		if err != nil {
+			return start, err
+		}
+		start.Job = &text
 	}
 	if !c.sb.parked {
 		start.Process = &wire.Process{Argv: argv, Env: environment(own), PIDs: l.PIDs}
 	}
-	return start
+	return start, nil
+}
+
+// jobText is what the driver reads; a driver that takes the code as it is finds
+// the input among the program's own variables.
+func jobText(language Language, job execution.Job, own map[string]string) (string, error) {
+	if language.Text {
+		own["INPUT_DATA"] = cmp.Or(string(job.Input), "null")
+		return job.Code, nil
+	}
+	text, err := json.Marshal(wire.Driver{Code: job.Code, Input: job.Input, Env: own, Result: wire.ResultPath})
+	if err != nil {
+		return "", fmt.Errorf("encode the job: %w", err)
+	}
+	return string(text), nil
 }
 
 // environment is the whole environment of a program, with its own variables.

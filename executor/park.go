@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func (e *Executor) park(ctx context.Context, w Warm, image imageState) (*sandbox
 	if err != nil {
 		return nil, err
 	}
-	if err := sb.park(ctx, e.cfg.StartTimeout, append(image.Languages[w.Language], w.Preload...), w.Limits.PIDs); err != nil {
+	if err := sb.park(ctx, e.cfg.StartTimeout, slices.Concat(image.Languages[w.Language].Command, w.Preload), w.Limits.PIDs); err != nil {
 		e.discard(sb)
 		return nil, fmt.Errorf("park a driver (the agent said %q): %w", sb.words, err)
 	}

@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/execgate/execgate/execution"
@@ -55,5 +56,25 @@ func TestRunsCommand(t *testing.T) {
 	r := run(t, e, command("/bin/sh", "-c", "id -un; exit 3"))
 	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 3 || string(r.Stdout) != "sandbox\n" {
 		t.Fatalf("outcome %s, stdout %q, stderr %q", r.Outcome, r.Stdout, r.Stderr)
+	}
+}
+
+// A driver that takes the code as it is finds the input in its environment, and
+// nothing that the caller says gets in its way.
+func TestRunsBash(t *testing.T) {
+	e := newExecutor(t)
+	job := execution.Job{
+		Language: "bash", Code: "echo \"$INPUT_DATA\"\necho '{\"n\":1}' >\"$EXECGATE_RESULT\"\nnosuchcommand\nexit 4\n",
+		Input: []byte(`{"a":[1,2]}`), Env: map[string]string{"INPUT_DATA": "forged", "EXECGATE_RESULT": "/dev/null"},
+	}
+	r := run(t, e, job)
+	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 4 {
+		t.Fatalf("outcome %s, stderr %s", r.Outcome, r.Stderr)
+	}
+	if string(r.Stdout) != "{\"a\":[1,2]}\n" || string(r.Value) != `{"n":1}` {
+		t.Errorf("stdout %q, result %s", r.Stdout, r.Value)
+	}
+	if !strings.Contains(string(r.Stderr), "main.sh: line 3: nosuchcommand") {
+		t.Errorf("stderr %q does not name the user's line", r.Stderr)
 	}
 }

@@ -47,9 +47,9 @@ func loadImages(path string) ([]executor.Image, error) {
 	}
 	var out []executor.Image
 	for _, image := range list {
-		languages := map[string][]string{}
+		languages := map[string]executor.Language{}
 		for name, language := range image.Languages {
-			languages[name] = language.Command
+			languages[name] = executor.Language{Command: language.Command, Text: language.Job == images.JobText}
 		}
 		out = append(out, executor.Image{Name: image.Name, Reference: image.Reference, Languages: languages})
 	}

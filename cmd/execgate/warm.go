@@ -30,7 +30,7 @@ var warmLimits = execution.Limits{
 // warm says which sandboxes to keep parked. A list of images that has no python
 // has nothing to park.
 func (c ExecutorConfig) warm(list []executor.Image) []executor.Warm {
-	if !slices.ContainsFunc(list, func(i executor.Image) bool { return i.Name == warmImage && i.Languages[warmLanguage] != nil }) {
+	if !slices.ContainsFunc(list, func(i executor.Image) bool { return i.Name == warmImage && len(i.Languages[warmLanguage].Command) > 0 }) {
 		return nil
 	}
 	shelf := executor.Warm{Image: warmImage, Language: warmLanguage, Runtime: warmRuntime, Limits: warmLimits}

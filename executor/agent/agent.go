@@ -203,11 +203,11 @@ func (r *request) begin() (err error) {
 		if r.start.Process == nil {
 			return errors.New("start without a program")
 		}
-		if r.program, err = launch(*r.start.Process, r.streams, r.start.Driver != nil, false); err != nil {
+		if r.program, err = launch(*r.start.Process, r.streams, r.start.Job != nil, false); err != nil {
 			return err
 		}
 	}
-	r.program.begin(r.start.Driver)
+	r.program.begin(r.start.Job)
 	return nil
 }
 

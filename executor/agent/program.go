@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -102,9 +101,9 @@ func (p *program) parked() error {
 
 // begin gives a driver its job, and returns once a parked one has it; a program
 // without a driver has begun already.
-func (p *program) begin(job *wire.Driver) {
-	if p.job != nil {
-		go p.send(job)
+func (p *program) begin(job *string) {
+	if p.job != nil && job != nil {
+		go p.send(*job)
 	}
 	if p.ready != nil {
 		p.begun, p.cpuUsed = time.Now(), cgroupNow.cpuUS()
@@ -113,9 +112,9 @@ func (p *program) begin(job *wire.Driver) {
 	go p.watch.run(p.started)
 }
 
-func (p *program) send(job *wire.Driver) {
+func (p *program) send(job string) {
 	defer p.job.Close()
-	json.NewEncoder(p.job).Encode(job) // a driver that has died reads nothing
+	io.WriteString(p.job, job) // a driver that has died reads nothing
 }
 
 func readWord(from *os.File) (byte, error) {

@@ -76,16 +76,16 @@ type Process struct {
 type Start struct {
 	// Process is what is started; nil where it was parked before.
 	Process *Process `json:"process,omitempty"`
-	// Driver is sent to a driver on descriptor 3; nil where the process is the
-	// program itself.
-	Driver *Driver `json:"driver,omitempty"`
+	// Job is what a driver reads from descriptor 3: a Driver as JSON, or code as
+	// it is. It is nil where the process is the program itself.
+	Job *string `json:"job,omitempty"`
 	// ResultBytes, FilesBytes and FilesCount bound what is sent back.
 	ResultBytes int64 `json:"result_bytes"`
 	FilesBytes  int64 `json:"files_bytes"`
 	FilesCount  int64 `json:"files_count"`
 }
 
-// Driver is the document that a language's driver reads from descriptor 3.
+// Driver is the document that most languages' drivers read from descriptor 3.
 type Driver struct {
 	Code   string            `json:"code"`
 	Input  json.RawMessage   `json:"input,omitempty"`

@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"io"
@@ -20,6 +19,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // The bytes of each frame are a contract between two binaries.
 func TestFramesAreGolden(t *testing.T) {
+	job := `{"code":"print(1)","input":{"n":[1]},"env":{"MODE":"test"},"result":"/tmp/.execgate-result"}`
 	frames := map[string]func(io.Writer) error{
 		"hello": func(w io.Writer) error {
 			return wire.WriteJSON(w, wire.FrameHello, wire.Hello{Version: wire.Version, Arch: "amd64", Report: wire.Report{
@@ -36,7 +36,7 @@ func TestFramesAreGolden(t *testing.T) {
 		"start": func(w io.Writer) error {
 			return wire.WriteJSON(w, wire.FrameStart, wire.Start{
 				Process:     &wire.Process{Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50},
-				Driver:      &wire.Driver{Code: "print(1)", Input: json.RawMessage(`{"n":[1]}`), Env: map[string]string{"MODE": "test"}, Result: wire.ResultPath},
+				Job:         &job,
 				ResultBytes: 1024, FilesBytes: 2048, FilesCount: 3,
 			})
 		},

@@ -101,17 +101,34 @@ func (e *engine) run(ctx context.Context) (string, error) {
 	return stdout, e.call(ctx, http.MethodDelete, "/containers/"+created.ID+"?force=1&v=1", nil, nil)
 }
 
-// empty waits until no sandbox is left.
-func (e *engine) empty(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// running waits until exactly n sandboxes have been up for long enough that their
+// interpreters wait for a job.
+func (e *engine) running(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	query := url.Values{"all": {"1"}, "filters": {`{"label":["execgate.gateway"]}`}}
-	for {
-		var left []struct{ ID string }
-		if err := e.call(ctx, http.MethodGet, "/containers/json?"+query.Encode(), nil, &left); err != nil || len(left) == 0 {
-			return err
+	quiet := time.Now()
+	for time.Since(quiet) < 600*time.Millisecond {
+		var found []struct{ ID, State string }
+		if err := e.call(ctx, http.MethodGet, "/containers/json?"+query.Encode(), nil, &found); err != nil {
+			return fmt.Errorf("wait for %d parked sandboxes: %w", n, err)
+		}
+		up := 0
+		for _, container := range found {
+			if container.State == "running" {
+				up++
+			}
+		}
+		if up != n || len(found) != n {
+			quiet = time.Now()
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d parked sandboxes: %w", n, ctx.Err())
 		}
 	}
+	return nil
 }
 
 // call makes one request of the API.

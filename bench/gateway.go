@@ -20,10 +20,13 @@ import (
 type gateway struct {
 	base, key, state string
 	process          *exec.Cmd
-	body             []byte
+	// parks is how many sandboxes it keeps parked: the defaults of
+	// executor.warm_target and executor.warm_preload_target.
+	parks int
 }
 
-func startGateway(ctx context.Context, binary string) (*gateway, error) {
+// startGateway starts a gateway with settings of its own, as NAME=value.
+func startGateway(ctx context.Context, binary string, settings ...string) (*gateway, error) {
 	state, err := os.MkdirTemp("", "execgate-bench-")
 	if err != nil {
 		return nil, err
@@ -34,13 +37,9 @@ func startGateway(ctx context.Context, binary string) (*gateway, error) {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	body, err := json.Marshal(map[string]any{"language": "python", "code": code})
-	if err != nil {
-		return nil, err
-	}
-	g := &gateway{base: "http://" + address, state: state, body: body}
+	g := &gateway{base: "http://" + address, state: state, parks: 2 + 1}
 	g.process = exec.Command(binary, "serve", "--listen", address, "--state", state)
-	g.process.Env = append(os.Environ(), "EXECGATE_LOG_LEVEL=error")
+	g.process.Env = append(append(os.Environ(), "EXECGATE_LOG_LEVEL=error"), settings...)
 	g.process.Stderr = os.Stderr
 	if err := g.process.Start(); err != nil {
 		return nil, fmt.Errorf("start %s (build it with `make build`): %w", binary, err)
@@ -83,30 +82,46 @@ func (g *gateway) ready(ctx context.Context) error {
 	}
 }
 
-// run is one request, as a caller makes it.
-func (g *gateway) run(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+"/v1/executions", bytes.NewReader(g.body))
-	if err != nil {
-		return "", err
+// runs returns one request, as a caller makes it, whose answer must have come
+// from a sandbox that was parked, or from one that was not.
+func (g *gateway) runs(code string, warm bool) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		body, err := json.Marshal(map[string]any{"language": "python", "code": code})
+		if err != nil {
+			return "", err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+"/v1/executions", bytes.NewReader(body))
+		if err != nil {
+			return "", err
+		}
+		req.Header.Set("Authorization", "Bearer "+g.key)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return "", err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return "", fmt.Errorf("%s: %s", resp.Status, text)
+		}
+		var answer struct {
+			Stdout string `json:"stdout"`
+			Usage  struct {
+				Warm bool `json:"warm"`
+			} `json:"usage"`
+		}
+		if err := json.Unmarshal(text, &answer); err != nil {
+			return "", err
+		}
+		if answer.Usage.Warm != warm {
+			return "", fmt.Errorf("warm is %t, want %t", answer.Usage.Warm, warm)
+		}
+		return answer.Stdout, nil
 	}
-	req.Header.Set("Authorization", "Bearer "+g.key)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", resp.Status, text)
-	}
-	var answer struct {
-		Stdout string `json:"stdout"`
-	}
-	return answer.Stdout, json.Unmarshal(text, &answer)
 }
 
 func (g *gateway) stop() {

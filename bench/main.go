@@ -19,13 +19,14 @@ import (
 	"time"
 )
 
-// code is the program that every way runs, and want what it prints.
+// The programs, and what both print.
 const (
-	code = "print('Hello from sandbox!')\nprint(2 + 2)\n"
-	want = "Hello from sandbox!\n4\n"
+	code       = "print('Hello from sandbox!')\nprint(2 + 2)\n"
+	pandasCode = "import pandas\n" + code
+	want       = "Hello from sandbox!\n4\n"
 )
 
-// way is one way of running the program.
+// way is one way of running a program.
 type way struct {
 	name string
 	run  func(context.Context) (stdout string, err error)
@@ -57,20 +58,32 @@ func main() {
 }
 
 func bench(ctx context.Context, binary, out string, runs int) error {
-	gateway, err := startGateway(ctx, binary)
+	cold, err := startGateway(ctx, binary, "EXECGATE_EXECUTOR_WARM_TARGET=0", "EXECGATE_EXECUTOR_WARM_PRELOAD_TARGET=0")
 	if err != nil {
 		return err
 	}
-	defer gateway.stop()
+	defer cold.stop()
+	warm, err := startGateway(ctx, binary)
+	if err != nil {
+		return err
+	}
+	defer warm.stop()
 	engine, err := newEngine(ctx)
 	if err != nil {
 		return err
 	}
+	parked := func(ctx context.Context) error { return engine.running(ctx, warm.parks) }
+	if err := parked(ctx); err != nil {
+		return err
+	}
+	// The answer does not wait for the removal of the container, nor for the
+	// next parked one, so both are waited for before the next way is timed.
 	ways := []way{
 		{name: "engine API: create, attach, start, wait, remove", run: engine.run},
 		{name: "docker run --rm", run: engine.dockerRun},
-		// The answer does not wait for the removal of the container.
-		{name: "POST /v1/executions, cold", run: gateway.run, settle: engine.empty},
+		{name: "POST /v1/executions, cold", run: cold.runs(code, false), settle: parked},
+		{name: "POST /v1/executions, warm", run: warm.runs(code, true), settle: parked},
+		{name: "POST /v1/executions, warm, import pandas", run: warm.runs(pandasCode, true), settle: parked},
 	}
 	results, err := measure(ctx, ways, runs)
 	if err != nil {

@@ -87,7 +87,7 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 	t.Run("unknown names", func(t *testing.T) {
-		if p := g.execute(`{"language":"cobol","code":"1"}`).refused(t, http.StatusNotFound); !strings.Contains(p.Detail, "Languages are: python") {
+		if p := g.execute(`{"language":"cobol","code":"1"}`).refused(t, http.StatusNotFound); !strings.Contains(p.Detail, "Languages are: bash, javascript, python") {
 			t.Errorf("%q does not say what there is", p.Detail)
 		}
 		if p := g.execute(`{"image":"other","command":["ls"]}`).refused(t, http.StatusNotFound); !strings.Contains(p.Detail, "Images are: python") {

@@ -21,7 +21,7 @@ const startTimeout = 60 * time.Second
 
 // gatewayUnderTest is `execgate serve` as a process of its own.
 type gatewayUnderTest struct {
-	t     *testing.T
+	t     testing.TB
 	state string
 	env   map[string]string
 	args  []string // further ones of serve
@@ -44,20 +44,25 @@ func startGateway(t *testing.T, env map[string]string) *gatewayUnderTest {
 }
 
 // newGateway returns a gateway that is not started yet.
-func newGateway(t *testing.T, state string, env map[string]string) *gatewayUnderTest {
+func newGateway(t testing.TB, state string, env map[string]string) *gatewayUnderTest {
 	g := &gatewayUnderTest{t: t, state: state, env: env}
 	t.Cleanup(func() {
-		if g.process != nil {
-			g.kill()
-		}
-		if id := g.id(); id != "" {
-			removeContainers(t, id)
-		}
+		g.remove()
 		if t.Failed() {
 			t.Logf("log of the gateway:\n%s", g.log.tail(40))
 		}
 	})
 	return g
+}
+
+// remove leaves nothing of the gateway but its folder. It may be called again.
+func (g *gatewayUnderTest) remove() {
+	if g.process != nil {
+		g.kill()
+	}
+	if id := g.id(); id != "" {
+		removeContainers(g.t, id)
+	}
 }
 
 // start starts the process and waits until it has an address.

@@ -39,7 +39,7 @@ func startGateway(ctx context.Context, binary string, settings ...string) (*gate
 	listener.Close()
 	g := &gateway{base: "http://" + address, state: state, parks: 2 + 1}
 	g.process = exec.Command(binary, "serve", "--listen", address, "--state", state)
-	g.process.Env = append(append(os.Environ(), "EXECGATE_LOG_LEVEL=error"), settings...)
+	g.process.Env = append(append(os.Environ(), "EXECGATE_LOG_LEVEL=warn"), settings...)
 	g.process.Stderr = os.Stderr
 	if err := g.process.Start(); err != nil {
 		return nil, fmt.Errorf("start %s (build it with `make build`): %w", binary, err)

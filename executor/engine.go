@@ -23,8 +23,12 @@ const probeTimeout = 2 * time.Second
 // retryAfter is what a caller is told while the engine is away.
 const retryAfter = 2 * time.Second
 
-// imagesAge is how old may be what is known of the images' names.
-const imagesAge = 2 * time.Second
+// imagesAge is how often it is looked what the images' names stand for, and
+// imagesMaxAge how old that may be where somebody waits for it.
+const (
+	imagesAge    = 2 * time.Second
+	imagesMaxAge = 5 * imagesAge
+)
 
 // agentAge is how soon the agent's volume is looked at again, where sandboxes
 // do not start.
@@ -105,6 +109,13 @@ func (s *engines) try(ctx context.Context, a *attempt) {
 	defer s.mu.Unlock()
 	s.ready, s.attempt = e, nil
 	close(a.done)
+}
+
+// known returns the engine if it has been found fit, and nil otherwise.
+func (s *engines) known() *engine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready
 }
 
 // forget makes the next call of get look at the engine again.

@@ -46,13 +46,11 @@ func New(cfg Config) (*Executor, error) {
 // or their own contexts, and every sandbox has been removed that the engine lets
 // be removed. Its error is always nil.
 func (e *Executor) Run(ctx context.Context) error {
-	pool := make(chan struct{})
-	go func() {
-		defer close(pool)
-		e.pool.run(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { e.pool.run(ctx) })
+	beside.Go(func() { e.keepImages(ctx) })
 	e.reapUntil(ctx)
-	<-pool
+	beside.Wait()
 	e.underWay.stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
@@ -72,7 +70,7 @@ func (e *Executor) Ready(ctx context.Context) error {
 		e.engines.forget(engine)
 		return unavailable(err)
 	}
-	found, err := engine.images.current(ctx)
+	found, err := engine.images.current(ctx, imagesMaxAge)
 	if err != nil {
 		return err
 	}

@@ -80,12 +80,12 @@ func (s *images) learn(found map[string]imageState) {
 	}
 }
 
-// current returns what the names stand for, asking the engine where that is
-// older than imagesAge: an image may be rebuilt while the gateway runs.
-func (s *images) current(ctx context.Context) (map[string]imageState, error) {
+// current returns what the names stand for, asking the engine where what is
+// known is older than age: an image may be rebuilt while the gateway runs.
+func (s *images) current(ctx context.Context, age time.Duration) (map[string]imageState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.looked) < imagesAge {
+	if time.Since(s.looked) < age {
 		return s.now, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -107,7 +107,7 @@ func (s *images) byDigest(ctx context.Context, digest string) (imageState, error
 	if ok {
 		return image, nil
 	}
-	if _, err := s.current(ctx); err != nil {
+	if _, err := s.current(ctx, imagesAge); err != nil {
 		return imageState{}, err
 	}
 	s.mu.Lock()
@@ -118,13 +118,33 @@ func (s *images) byDigest(ctx context.Context, digest string) (imageState, error
 	return image, nil
 }
 
+// keepImages looks at the images from time to time until ctx ends, so that no
+// execution waits for that.
+func (e *Executor) keepImages(ctx context.Context) {
+	tick := time.NewTicker(imagesAge)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// An engine that is not there is looked for by who needs it.
+		if engine := e.engines.known(); engine != nil {
+			if _, err := engine.images.current(ctx, imagesAge); err != nil {
+				e.engines.doubt(ctx, engine, err)
+			}
+		}
+	}
+}
+
 // images asks for what the names of images stand for now.
 func (e *Executor) images(ctx context.Context) (map[string]imageState, error) {
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := engine.images.current(ctx)
+	found, err := engine.images.current(ctx, imagesMaxAge)
 	if err != nil {
 		e.engines.doubt(ctx, engine, err)
 	}

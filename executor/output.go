@@ -79,15 +79,16 @@ func (o *output) ended() {
 }
 
 // wait returns when both streams have ended, or gives up after the timeout;
-// where somebody listens it gives up only with cancelled, since what is left may
-// take as long as the listener does.
+// where a listener was told of the start it gives up only with cancelled, since
+// what is left may take as long as the listener does.
 func (o *output) wait(timeout time.Duration, cancelled <-chan struct{}) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	give := timer.C
-	if o.feed.listener != nil {
+	select {
+	case <-o.feed.begun:
 		give = nil
-	} else {
+	default:
 		cancelled = nil
 	}
 	select {

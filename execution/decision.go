@@ -78,6 +78,9 @@ type Grant struct {
 	OptionalControls []string `json:"optional_controls,omitempty"`
 	// Credentials are what may be lent to this execution.
 	Credentials []Credential `json:"credentials,omitempty"`
+	// Session bounds the session that is opened, or that the execution is in.
+	Session SessionGrant `json:"session,omitzero"`
+	Reuse   Reuse        `json:"reuse,omitempty"`
 }
 
 // Credential is one credential that policy grants to an execution.

@@ -11,6 +11,7 @@ import (
 const (
 	PrefixExecution = "ex_"
 	PrefixKey       = "ak_"
+	PrefixSession   = "se_"
 )
 
 // crockford is the alphabet of a ULID (github.com/ulid/spec): base 32 without

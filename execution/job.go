@@ -5,7 +5,10 @@ import "encoding/json"
 // Job is one program to run: what was asked, cut down to what was granted.
 type Job struct {
 	ID    string // the execution's id
+	Owner Owner
 	Grant Grant
+	// Session is the id of an open session to run in; empty: a sandbox of its own.
+	Session string
 	// Language names the driver of the image that runs Code; where it is
 	// empty, Command is run.
 	Language string
@@ -23,9 +26,9 @@ type Job struct {
 }
 
 // NewJob joins a request with what was granted to it.
-func NewJob(id string, r Request, g Grant) Job {
+func NewJob(id string, owner Owner, r Request, g Grant) Job {
 	return Job{
-		ID: id, Grant: g,
+		ID: id, Owner: owner, Grant: g, Session: r.Session,
 		Language: r.Language, Code: r.Code, Command: r.Command,
 		Input: r.Input, Stdin: r.Stdin, Files: r.Files, Env: r.Env,
 	}

@@ -6,7 +6,10 @@ import "time"
 type Action string
 
 // The actions that are asked about so far.
-const ActionExecute Action = "execute"
+const (
+	ActionExecute Action = "execute"
+	ActionSession Action = "session" // open one; Request has its language or image, and limits
+)
 
 // Question is what policy is asked: one principal, one request, and what the
 // gateway found out about it.

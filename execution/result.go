@@ -40,6 +40,8 @@ type Result struct {
 	Truncated  Truncated  `json:"truncated"`
 	Artifacts  []Artifact `json:"artifacts"`
 	Usage      Usage      `json:"usage"`
+	// Session is what became of the session that it ran in; empty outside one.
+	Session SessionState `json:"session,omitempty"`
 }
 
 // Truncated says which streams held more than was kept.

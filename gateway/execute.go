@@ -159,7 +159,7 @@ func (s *Service) carry(ctx context.Context, call Call, allowed Response, place 
 		place.wait(ctx)
 	}
 	t.enter(StateRunning)
-	job := execution.NewJob(allowed.ID, call.Request, allowed.Decision.Grant)
+	job := execution.NewJob(allowed.ID, call.Principal.Owner(), call.Request, allowed.Decision.Grant)
 	if call.Events != nil {
 		job.Events = s.guarded(call.Events)
 	}

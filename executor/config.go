@@ -66,6 +66,12 @@ type Language struct {
 	// Text says that the job is the code as it is, with the input in the
 	// variable INPUT_DATA; otherwise it is a wire.Driver as JSON.
 	Text bool
+	// Session says that its driver can stay for a session: one job after
+	// another, each with the names that those before it bound.
+	Session bool
+	// Fork says that it can be parked as a process that forks, a copy for each
+	// program.
+	Fork bool
 }
 
 // UIDRange is a range of user ids, which are also used as group ids.

@@ -41,6 +41,12 @@ type Language struct {
 	// Job is the form in which the driver reads its job from descriptor 3. Parse sets JobJSON where
 	// a list gives none.
 	Job JobForm `yaml:"job"`
+	// Session says that the driver can stay for a session: it takes one job after another and
+	// keeps what they bound.
+	Session bool `yaml:"session"`
+	// Fork says that the driver can be parked as a process that forks: each copy of it runs one
+	// program, under a user of its own. Its job is JSON, because text is no job to park for.
+	Fork bool `yaml:"fork"`
 }
 
 // A JobForm says how a driver gets its job. docs/images.md has the whole contract.
@@ -162,6 +168,9 @@ func (language Language) check() error {
 	}
 	if job := language.Job; job != "" && job != JobJSON && job != JobText {
 		return fmt.Errorf("job: %q; use json or text", job)
+	}
+	if language.Fork && language.Job == JobText {
+		return errors.New("fork: true with job: text; a driver that forks takes its job as json")
 	}
 	return nil
 }

@@ -18,17 +18,19 @@ func TestEmbeddedLanguages(t *testing.T) {
 	for language, want := range map[string]struct {
 		image, reference string
 		job              images.JobForm
+		session, fork    bool
 	}{
-		"python":     {"python", "execgate/sandbox:latest", images.JobJSON},
-		"javascript": {"node", "execgate/sandbox-node:latest", images.JobJSON},
-		"bash":       {"python", "execgate/sandbox:latest", images.JobText},
+		"python":     {"python", "execgate/sandbox:latest", images.JobJSON, true, true},
+		"javascript": {"node", "execgate/sandbox-node:latest", images.JobJSON, true, false},
+		"bash":       {"python", "execgate/sandbox:latest", images.JobText, true, false},
 	} {
 		i := slices.IndexFunc(list, func(image images.Image) bool { _, ok := image.Languages[language]; return ok })
 		if i < 0 {
 			t.Errorf("no image has a driver for %s", language)
 			continue
 		}
-		if got := list[i]; got.Name != want.image || got.Reference != want.reference || got.Languages[language].Job != want.job {
+		got, entry := list[i], list[i].Languages[language]
+		if got.Name != want.image || got.Reference != want.reference || entry.Job != want.job || entry.Session != want.session || entry.Fork != want.fork {
 			t.Errorf("%s: got %+v, want %+v", language, got, want)
 		}
 	}
@@ -57,6 +59,8 @@ func TestParseRefusesAndSaysWhere(t *testing.T) {
 		{"relative command", good + "    languages: {go: {command: [go]}}\n", "images[0].languages.go.command[0]"},
 		{"unclean command", good + "    languages: {go: {command: [/a/../go]}}\n", "images[0].languages.go.command[0]"},
 		{"form of the job", good + "    languages: {go: {command: [/go], job: xml}}\n", `images[0].languages.go.job: "xml"; use json or text`},
+		{"session that is no truth value", good + "    languages: {go: {command: [/go], session: 2}}\n", "into bool"},
+		{"fork of a text job", good + "    languages: {go: {command: [/go], job: text, fork: true}}\n", "images[0].languages.go.fork: true with job: text"},
 		{"empty argument", good + "    languages: {go: {command: [/go, \"\"]}}\n", "images[0].languages.go.command[1]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -73,6 +77,7 @@ func TestParseRefusesAndSaysWhere(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("images:\n  - name: a\n    reference: r\n    languages: {go: {command: [/go, run]}}\n")
+	f.Add("images:\n  - name: a\n    reference: r\n    languages: {go: {command: [/go], job: text, session: true, fork: true}}\n")
 	f.Add("images: &a\n  - name: a\n    <<: *a\n")
 	f.Add("images:\n  - name: a\n    reference: r\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -92,6 +97,9 @@ func FuzzParse(f *testing.F) {
 				}
 				if language.Job != images.JobJSON && language.Job != images.JobText {
 					t.Errorf("accepted language %q with jobs as %q", name, language.Job)
+				}
+				if language.Fork && language.Job != images.JobJSON {
+					t.Errorf("accepted language %q, which forks for jobs as %q", name, language.Job)
 				}
 			}
 		}

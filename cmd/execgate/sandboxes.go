@@ -49,7 +49,10 @@ func loadImages(path string) ([]executor.Image, error) {
 	for _, image := range list {
 		languages := map[string]executor.Language{}
 		for name, language := range image.Languages {
-			languages[name] = executor.Language{Command: language.Command, Text: language.Job == images.JobText}
+			languages[name] = executor.Language{
+				Command: language.Command, Text: language.Job == images.JobText,
+				Session: language.Session, Fork: language.Fork,
+			}
 		}
 		out = append(out, executor.Image{Name: image.Name, Reference: image.Reference, Languages: languages})
 	}

@@ -14,7 +14,7 @@ const (
 // Question is what policy is asked: one principal, one request, and what the
 // gateway found out about it.
 type Question struct {
-	ID            string    // the execution's id
+	ID            string    // the id of the execution, or of the session that is asked for
 	Time          time.Time // the only clock a policy has
 	TraceID       string    // 32 hex digits, or empty
 	Principal     Principal

@@ -1,5 +1,7 @@
 package execution
 
+import "fmt"
+
 // Owner is whom something belongs to: a principal, without what it may do. No
 // two owners ever share a sandbox.
 type Owner struct {
@@ -27,6 +29,39 @@ type SessionGrant struct {
 	AbsoluteS int64 `json:"absolute_s"` // seconds after which it ends whatever it does
 	Max       int64 `json:"max"`        // open sessions of the tenant at once
 }
+
+// The bounds of a SessionGrant. They catch slips of the hand.
+const (
+	MaxSessionS = 7 * 24 * 60 * 60 // of AbsoluteS
+	MaxSessions = 10_000           // of Max
+)
+
+// Validate reports what is wrong with a grant that is not the zero one.
+func (g SessionGrant) Validate() error {
+	switch {
+	case g.AbsoluteS < 1 || g.AbsoluteS > MaxSessionS:
+		return fmt.Errorf("session absolute_s is %d: it must be from 1 to %d", g.AbsoluteS, MaxSessionS)
+	case g.IdleS < 1 || g.IdleS > g.AbsoluteS:
+		return fmt.Errorf("session idle_s is %d: it must be from 1 to absolute_s, %d", g.IdleS, g.AbsoluteS)
+	case g.Max < 1 || g.Max > MaxSessions:
+		return fmt.Errorf("session max is %d: it must be from 1 to %d", g.Max, MaxSessions)
+	}
+	return nil
+}
+
+// SessionEnd is why a session ended.
+type SessionEnd string
+
+// The ends of a session.
+const (
+	SessionDeleted SessionEnd = "deleted"       // by a caller
+	SessionIdle    SessionEnd = "idle"          // not used for idle_s
+	SessionExpired SessionEnd = "expired"       // open for absolute_s
+	SessionLost    SessionEnd = "sandbox_ended" // with its sandbox: killed for a limit, or the engine lost it
+	SessionStopped SessionEnd = "stopped"       // the gateway was stopped in order
+	// SessionCrashed is recorded for a session that was open when the gateway died.
+	SessionCrashed SessionEnd = "unknown_crash"
+)
 
 // SessionState is what an execution left of its session.
 type SessionState string

@@ -52,8 +52,8 @@ granted := {
 	"optional_controls": [],
 	"network": {"rules": []},
 	"credentials": [],
-	"session": null,
-	"reuse": "never",
+	"session": session,
+	"reuse": reuse,
 	"obligations": [],
 	"advice": [],
 }

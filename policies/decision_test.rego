@@ -8,6 +8,7 @@ test_granted_request_is_allowed if {
 	decision.reasons == []
 	decision.image.digests == [digest]
 	decision.runtime == "runc"
+	decision.session == {"idle_s": 600, "absolute_s": 3600, "max": 4}
 	decision.reuse == "never"
 	decision.network.rules == []
 	decision.credentials == []

@@ -6,7 +6,7 @@ tenant := data.tenants[input.principal.tenant]
 
 # METADATA
 # title: Kind of action
-kind_granted if input.action.kind == "execute"
+kind_granted if input.action.kind in {"execute", "session"}
 
 # METADATA
 # title: Role
@@ -16,12 +16,12 @@ role_granted if {
 }
 
 # METADATA
-# title: Only executions are known
+# title: Only executions and sessions are known
 # custom:
 #   id: principal.kind
 #   code: action_not_granted
 #   message: "This kind of action is not granted: "
-#   remediation: Send the code to run as an execution.
+#   remediation: Send the code to run as an execution, or open a session.
 deny contains reason(rego.metadata.rule(), object.get(input, ["action", "kind"], ""), "") if {
 	not kind_granted
 }

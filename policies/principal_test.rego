@@ -28,7 +28,7 @@ test_unknown_tenant_is_denied_for_that_alone if {
 }
 
 test_other_actions_are_denied if {
-	every kind in ["tool_call", "egress", "session", "audit_read", ""] {
+	every kind in ["tool_call", "egress", "audit_read", "Session", ""] {
 		decision := execgate.decision with input as request
 			with input.action.kind as kind
 			with data.images as images

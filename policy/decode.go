@@ -108,15 +108,15 @@ func reasonOf(v ast.Value, r *execution.Reason) error {
 	return err
 }
 
-func sessionOf(v ast.Value, s *session) error {
+func sessionOf(v ast.Value, s *execution.SessionGrant) error {
 	return fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "idle_s":
-			return wholeOf(v, &s.idleS)
+			return wholeOf(v, &s.IdleS)
 		case "absolute_s":
-			return wholeOf(v, &s.absoluteS)
+			return wholeOf(v, &s.AbsoluteS)
 		case "max":
-			return wholeOf(v, &s.max)
+			return wholeOf(v, &s.Max)
 		}
 		return errUnknownField
 	})

@@ -168,8 +168,6 @@ func TestUnsupportedDenies(t *testing.T) {
 	for name, test := range map[string]struct{ field, value, says string }{
 		"network":      {"network", `{"rules": [{"host": "pypi.org", "ports": [443]}]}`, "network.rules"},
 		"credentials":  {"credentials", `[{"tool": "github"}]`, "credentials"},
-		"session":      {"session", `{"idle_s": 60, "absolute_s": 600, "max": 1}`, "session"},
-		"reuse":        {"reuse", `"principal"`, `reuse "principal"`},
 		"approval":     {"effect", `"require_approval"`, "require_approval"},
 		"obligation":   {"obligations", `[{"type": "watermark", "must": true}]`, "watermark"},
 		"said nothing": {"obligations", `[{"type": "watermark", "ink": "red"}]`, "watermark"},

@@ -16,7 +16,7 @@ type document struct {
 	optionalControls []string
 	network          network
 	credentials      []credential
-	session          *session
+	session          *execution.SessionGrant
 	reuse            reuse // empty: not given, which is never
 	approval         *approval
 	obligations      []execution.Obligation
@@ -38,6 +38,13 @@ const (
 	reuseNever     reuse = "never"
 	reusePrincipal reuse = "principal"
 )
+
+func (r reuse) granted() execution.Reuse {
+	if r == reusePrincipal {
+		return execution.ReusePrincipal
+	}
+	return ""
+}
 
 type network struct {
 	rules  []networkRule
@@ -74,10 +81,6 @@ type binding struct {
 	methods, paths []string
 	name           string
 	mode           string // bearer, basic, header, query or sigv4
-}
-
-type session struct {
-	idleS, absoluteS, max int64
 }
 
 type approval struct {

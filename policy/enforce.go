@@ -55,13 +55,17 @@ func enforce(d document, in *input, revision string) execution.Decision {
 	if len(refusals) > 0 {
 		return denied(revision, refusals)
 	}
+	grant := execution.Grant{
+		Image: in.Action.Image.Digest, Runtime: d.runtime, Limits: limits,
+		Env: in.Action.EnvNames, OptionalControls: d.optionalControls, Reuse: d.reuse.granted(),
+	}
+	if in.wantsSession() {
+		grant.Session = *d.session // enforceQualities refuses where there is none
+	}
 	return execution.Decision{
-		Effect:  execution.EffectAllow,
-		Reasons: append([]execution.Reason{}, d.reasons...),
-		Grant: execution.Grant{
-			Image: in.Action.Image.Digest, Runtime: d.runtime, Limits: limits,
-			Env: in.Action.EnvNames, OptionalControls: d.optionalControls,
-		},
+		Effect:      execution.EffectAllow,
+		Reasons:     append([]execution.Reason{}, d.reasons...),
+		Grant:       grant,
 		Clamped:     clamped,
 		Obligations: append(slices.Clone(d.obligations), d.advice...),
 		Revision:    revision,
@@ -95,10 +99,6 @@ func (d *document) unsupported() string {
 		return "network.rules"
 	case len(d.credentials) > 0:
 		return "credentials"
-	case d.session != nil:
-		return "session"
-	case d.reuse != "" && d.reuse != reuseNever:
-		return fmt.Sprintf("reuse %q", d.reuse)
 	}
 	for _, o := range d.obligations {
 		if o.Must {
@@ -116,13 +116,19 @@ func unsupported(what string) execution.Reason {
 	}
 }
 
-// incomplete says what an allow lacks. Nothing downstream has a default.
+// incomplete says what an allow lacks, or what of it makes no sense. Nothing
+// downstream has a default.
 func (d *document) incomplete() string {
 	if err := d.limits.Validate(); err != nil {
 		return err.Error()
 	}
 	if d.runtime == "" {
 		return "runtime is missing"
+	}
+	if d.session != nil {
+		if err := d.session.Validate(); err != nil {
+			return err.Error()
+		}
 	}
 	return ""
 }
@@ -164,10 +170,10 @@ func (d *document) enforceQualities(in *input) (refusals []execution.Reason) {
 			fmt.Sprintf("There is no credential for the tool %.200q.", tool),
 			"Leave the tool out. Tools need Vault, which is not configured on this gateway; the operator has to configure it and the policy has to grant a credential.")
 	}
-	if in.Agent.Session != "" {
+	if in.wantsSession() && d.session == nil {
 		refuse(codeSessionNotGranted, ruleSession,
 			"Sessions are not granted.",
-			"Leave session out: each execution starts anew, so pass what it needs in the input or as files.")
+			"Send executions without a session: each starts anew, so pass what it needs in the input or as files.")
 	}
 	return refusals
 }

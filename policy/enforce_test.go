@@ -97,11 +97,16 @@ func TestShippedPolicyDenies(t *testing.T) {
 		"network": {func(q *execution.Question) {
 			q.Request.Network = []execution.Destination{{Host: "PyPI.org", Port: 443}}
 		}, []string{"network_not_granted"}, "network.granted"},
-		"tool":    {func(q *execution.Question) { q.Request.Tools = []string{"github"} }, []string{"tool_not_granted"}, "credentials.granted"},
-		"session": {func(q *execution.Question) { q.Request.Session = "se_01" }, []string{"session_not_granted"}, "sessions.granted"},
-		"tenant":  {func(q *execution.Question) { q.Principal.Tenant = "nobody" }, []string{"tenant_unknown"}, "principal.tenant"},
-		"role":    {func(q *execution.Question) { q.Principal.Roles = nil }, []string{"role_missing"}, "principal.role"},
-		"action":  {func(q *execution.Question) { q.Action = "egress" }, []string{"action_not_granted"}, "principal.kind"},
+		"tool": {func(q *execution.Question) { q.Request.Tools = []string{"github"} }, []string{"tool_not_granted"}, "credentials.granted"},
+		"session": {func(q *execution.Question) {
+			q.Principal.Tenant, q.Request.Session = "ci", "se_01"
+		}, []string{"session_not_granted"}, "sessions.granted"},
+		"opening": {func(q *execution.Question) {
+			q.Principal.Tenant, q.Action = "ci", execution.ActionSession
+		}, []string{"session_not_granted"}, "sessions.granted"},
+		"tenant": {func(q *execution.Question) { q.Principal.Tenant = "nobody" }, []string{"tenant_unknown"}, "principal.tenant"},
+		"role":   {func(q *execution.Question) { q.Principal.Roles = nil }, []string{"role_missing"}, "principal.role"},
+		"action": {func(q *execution.Question) { q.Action = "egress" }, []string{"action_not_granted"}, "principal.kind"},
 		"much": {func(q *execution.Question) {
 			q.Request.Tools, q.Request.Runtime = []string{"github"}, "kata"
 		}, []string{"runtime_not_granted", "tool_not_granted"}, "runtime.granted"},
@@ -152,6 +157,7 @@ func TestQualitiesAreEnforced(t *testing.T) {
 		}, []string{"network_not_granted"}},
 		"tools":   {func(q *execution.Question) { q.Request.Tools = []string{"github"} }, []string{"tool_not_granted"}},
 		"session": {func(q *execution.Question) { q.Request.Session = "se_01" }, []string{"session_not_granted"}},
+		"opening": {func(q *execution.Question) { q.Action = execution.ActionSession }, []string{"session_not_granted"}},
 		"all": {func(q *execution.Question) {
 			q.Image.Digest, q.Request.Session, q.Request.Runtime = "", "se_01", "runsc"
 		}, []string{"image_not_granted", "runtime_not_granted", "session_not_granted"}},
@@ -176,6 +182,63 @@ func TestGrantNamesWhatWasAskedFor(t *testing.T) {
 	if !d.Allowed() || !slices.Equal(d.Grant.Env, []string{"A", "B"}) ||
 		!slices.Equal(d.Grant.OptionalControls, []string{"seccomp"}) || len(d.Reasons) != 1 {
 		t.Fatalf("decision is %+v", d)
+	}
+}
+
+// What is granted of sessions reaches those that are about one, and no other.
+func TestSessionIsGrantedToWhoAsks(t *testing.T) {
+	want := execution.SessionGrant{IdleS: 60, AbsoluteS: 600, Max: 2}
+	bundle := allowing(map[string]string{"session": `{"idle_s": 60, "absolute_s": 600, "max": 2}`})
+	for name, test := range map[string]struct {
+		change func(*execution.Question)
+		want   execution.SessionGrant
+	}{
+		"outside": {func(*execution.Question) {}, execution.SessionGrant{}},
+		"inside":  {func(q *execution.Question) { q.Request.Session = "se_01" }, want},
+		"opening": {func(q *execution.Question) { q.Action, q.Request.Code = execution.ActionSession, "" }, want},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := question()
+			test.change(&q)
+			if d := decide(t, bundle, q); !d.Allowed() || d.Grant.Session != test.want {
+				t.Errorf("granted %+v of %s, want %+v: %+v", d.Grant.Session, d.Effect, test.want, d.Reasons)
+			}
+		})
+	}
+}
+
+// A session without a bound, or with an absurd one, makes the answer invalid,
+// also for those that ask for none.
+func TestSessionsThatAreNone(t *testing.T) {
+	for name, document := range map[string]string{
+		"empty":          `{}`,
+		"no idle":        `{"absolute_s": 60, "max": 1}`,
+		"no absolute":    `{"idle_s": 60, "max": 1}`,
+		"no max":         `{"idle_s": 60, "absolute_s": 60}`,
+		"zero":           `{"idle_s": 0, "absolute_s": 60, "max": 1}`,
+		"idle too long":  `{"idle_s": 61, "absolute_s": 60, "max": 1}`,
+		"eight days":     `{"idle_s": 1, "absolute_s": 691200, "max": 1}`,
+		"too many":       `{"idle_s": 1, "absolute_s": 1, "max": 10001}`,
+		"negative":       `{"idle_s": -1, "absolute_s": 60, "max": 1}`,
+		"part of second": `{"idle_s": 0.5, "absolute_s": 60, "max": 1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := decide(t, allowing(map[string]string{"session": document}), question())
+			wantDenied(t, d, execution.CodePolicyInvalid)
+		})
+	}
+	week := allowing(map[string]string{"session": `{"idle_s": 604800, "absolute_s": 604800, "max": 10000}`})
+	if d := decide(t, week, question()); !d.Allowed() {
+		t.Errorf("seven days are denied: %+v", d.Reasons)
+	}
+}
+
+func TestReuseIsGrantedWhereItIsSaid(t *testing.T) {
+	for document, want := range map[string]execution.Reuse{`"principal"`: execution.ReusePrincipal, `"never"`: "", "": ""} {
+		d := decide(t, allowing(map[string]string{"reuse": document}), question())
+		if !d.Allowed() || d.Grant.Reuse != want {
+			t.Errorf("reuse %s: granted %q of %s, want %q", document, d.Grant.Reuse, d.Effect, want)
+		}
 	}
 }
 

@@ -97,6 +97,12 @@ type countersInput struct {
 	Leases1H      *int64 `json:"leases_1h,omitempty"`
 }
 
+// wantsSession reports whether the question is about a session: to open one, or
+// to run something in one.
+func (in *input) wantsSession() bool {
+	return in.Agent.Session != "" || in.Action.Kind == string(execution.ActionSession)
+}
+
 // newInput makes the document of a question, in the one form of every value in
 // which it is compared: hosts normalised, paths clean, names sorted. What has no
 // such form is refused.

@@ -294,6 +294,26 @@ func TestUnended(t *testing.T) {
 
 // Checkpoints come within a second of what is new, are signed by the log's key,
 // and cover everything once the log is stopped.
+// A session that was allowed is not an execution without an end: it has records
+// of its own.
+func TestSessionsAreNotUnended(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	opening := decided(1, execution.EffectAllow)
+	opening.Execution = ""
+	opening.Decided.Action, opening.Decided.Session = execution.ActionSession, "se_1"
+	mustAppend(t, l, opening)
+	mustAppend(t, l, execution.Record{Type: execution.RecordSession, Session: &execution.SessionChange{ID: "se_1", What: execution.SessionOpened}})
+	if _, err := l.Append(t.Context(), execution.Record{Type: execution.RecordSession}); err == nil {
+		t.Error("a session record without a body was taken")
+	}
+	stop()
+	l, _ = running(t, cfg)
+	if open := l.Unended(); len(open) != 0 {
+		t.Errorf("unended: %+v", open)
+	}
+}
+
 func TestCheckpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := folders(t)

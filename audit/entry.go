@@ -57,10 +57,15 @@ func newEntry(rec execution.Record) (*entry, error) {
 		if rec.Decided == nil {
 			return nil, errors.New("a decided record needs its body")
 		}
-		if rec.Decided.Decision.Allowed() {
+		// A session has records of its own, and its executions their decisions.
+		if rec.Decided.Decision.Allowed() && rec.Decided.Action != execution.ActionSession {
 			e.typ = frameOpen
 			e.reserve = reserveFor(rec.Decided.Decision.Grant)
 			e.subject = openOf(rec)
+		}
+	case execution.RecordSession:
+		if rec.Session == nil {
+			return nil, errors.New("a session record needs its body")
 		}
 	case execution.RecordEnded:
 		if rec.Ended == nil {

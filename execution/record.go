@@ -17,6 +17,7 @@ type RecordType string
 const (
 	RecordDecided              RecordType = "decided"
 	RecordEnded                RecordType = "ended"
+	RecordSession              RecordType = "session"
 	RecordAuthenticationFailed RecordType = "authentication_failed"
 	RecordPolicyActivated      RecordType = "policy_activated"
 	RecordPolicyRefused        RecordType = "policy_refused"
@@ -42,6 +43,7 @@ type Record struct {
 
 	Decided              *Decided              `json:"decided,omitempty"`
 	Ended                *Ended                `json:"ended,omitempty"`
+	Session              *SessionChange        `json:"session,omitempty"`
 	AuthenticationFailed *AuthenticationFailed `json:"authentication_failed,omitempty"`
 	Policy               *PolicyChange         `json:"policy,omitempty"`
 	Key                  *KeyChange            `json:"key,omitempty"`
@@ -51,6 +53,8 @@ type Record struct {
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
 // whole decision.
 type Decided struct {
+	Action        Action            `json:"action,omitempty"`  // empty in records from before there were several: execute
+	Session       string            `json:"session,omitempty"` // the one that is opened, or run in
 	RequestSHA256 string            `json:"request_sha256"`
 	CodeSHA256    string            `json:"code_sha256,omitempty"`
 	CodeBytes     int               `json:"code_bytes,omitempty"`
@@ -61,6 +65,25 @@ type Decided struct {
 	Tools         []string          `json:"tools,omitempty"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Decision      Decision          `json:"decision"`
+}
+
+// SessionEvent says what a SessionChange tells.
+type SessionEvent string
+
+// What is recorded of a session.
+const (
+	SessionOpened SessionEvent = "opened"
+	SessionClosed SessionEvent = "ended"
+	SessionPut    SessionEvent = "file_put" // before it is done
+	SessionGot    SessionEvent = "file_got" // before it is answered
+)
+
+// SessionChange is the body of a RecordSession.
+type SessionChange struct {
+	ID     string        `json:"id"`
+	What   SessionEvent  `json:"what"`
+	Reason SessionEnd    `json:"reason,omitempty"` // of SessionClosed
+	File   *ArtifactHash `json:"file,omitempty"`   // of SessionPut and SessionGot; the path cut to MaxRecordPath
 }
 
 // The bounds of an Ended, so that a program cannot make its own end too large

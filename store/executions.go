@@ -72,7 +72,7 @@ const executionColumns = "id, tenant, subject, coalesce(idempotency_key, ''), re
 // key, without its body. It is an error of KindSaturated where there is no room.
 func (e *Executions) Claim(ctx context.Context, want Execution) (Execution, error) {
 	var held Execution
-	err := e.change(ctx, func(tx *sql.Tx) error {
+	err := e.store.change(ctx, func(tx *sql.Tx) error {
 		now := time.Now().UnixMilli()
 		if want.Key != "" {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM executions WHERE tenant = ? AND subject = ? AND idempotency_key = ? AND expires_ms <= ? AND state IN "+final,
@@ -120,7 +120,7 @@ func (e *Executions) Save(ctx context.Context, now Execution) error {
 	if int64(len(now.Body)) > e.maxBytes {
 		now.State, now.Body = StateExpired, nil
 	}
-	err := e.change(ctx, func(tx *sql.Tx) error {
+	err := e.store.change(ctx, func(tx *sql.Tx) error {
 		done, err := tx.ExecContext(ctx, "UPDATE executions SET state = ?, body = ?, events = ?, expires_ms = ? WHERE id = ? AND state NOT IN "+final,
 			now.State, now.Body, int64(now.Events), now.Expires.UnixMilli(), now.ID)
 		if err != nil {
@@ -159,19 +159,6 @@ func scanExecution(scan func(...any) error) (e Execution, err error) {
 	err = scan(&e.ID, &e.Tenant, &e.Subject, &e.Key, &e.RequestSHA256, &e.State, &e.Body, &events, &expires)
 	e.Events, e.Expires = uint64(events), time.UnixMilli(expires).UTC()
 	return e, err
-}
-
-// change runs do in a transaction of the one writer.
-func (e *Executions) change(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := e.store.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // does nothing after Commit
-	if err := do(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 func executionNotFound() error {

@@ -87,7 +87,7 @@ func (e *Executions) Sweep(ctx context.Context) error {
 // happen and is forgotten, except what stands in lost: that was decided after
 // all, and ends with the body given there.
 func (e *Executions) Recover(ctx context.Context, lost map[string][]byte, expires time.Time) error {
-	err := e.change(ctx, func(tx *sql.Tx) error {
+	err := e.store.change(ctx, func(tx *sql.Tx) error {
 		for id, body := range lost {
 			if _, err := tx.ExecContext(ctx, "UPDATE executions SET state = 'running', body = ? WHERE id = ? AND state = 'reserved'", body, id); err != nil {
 				return err

@@ -58,6 +58,21 @@ var migrations = []string{
 	CREATE TRIGGER executions_deleted AFTER DELETE ON executions BEGIN
 		UPDATE execution_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
 	END`,
+
+	// ended is why; NULL while the session is open.
+	`CREATE TABLE sessions (
+		id         TEXT PRIMARY KEY,
+		tenant     TEXT NOT NULL,
+		subject    TEXT NOT NULL,
+		roles      TEXT NOT NULL CHECK (json_valid(roles)),
+		method     TEXT NOT NULL,
+		ended      TEXT CHECK (ended <> ''),
+		created_ms INTEGER NOT NULL,
+		expires_ms INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX sessions_open ON sessions (created_ms) WHERE ended IS NULL;
+	CREATE INDEX sessions_by_age ON sessions (tenant, created_ms) WHERE ended IS NOT NULL;
+	CREATE INDEX sessions_by_end ON sessions (expires_ms) WHERE ended IS NOT NULL`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

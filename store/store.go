@@ -1,6 +1,6 @@
 // Package store remembers what must outlive the process and is not the log: API
-// keys, and executions that can be asked for later, with their results and
-// idempotency keys. Results are callers' data and are not encrypted here: the
+// keys, executions that can be asked for later, with their results and
+// idempotency keys, and which sessions there were. Results are callers' data and are not encrypted here: the
 // mode of the files, 0600, is what keeps them. It hides SQLite (modernc.org/sqlite, which needs no C
 // compiler) behind a few methods; no type of it crosses this package's edge.
 //
@@ -83,6 +83,19 @@ func (s *Store) Close() error {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
+}
+
+// change runs do in a transaction of the one writer.
+func (s *Store) change(ctx context.Context, do func(*sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	if err := do(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // Ready reports whether the database answers.

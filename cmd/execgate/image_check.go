@@ -154,7 +154,8 @@ func parsedImage(image images.Image) (images.Image, error) {
 	}
 	list, err := images.Parse(text)
 	if err != nil {
-		return images.Image{}, usage("this cannot be listed: %w", err)
+		// Where it stands in a list of one is of no use.
+		return images.Image{}, usage("%s", strings.TrimPrefix(err.Error(), "images: line 2: images[0]."))
 	}
 	return list[0], nil
 }

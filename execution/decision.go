@@ -27,6 +27,8 @@ const (
 	CodePolicyNotLoaded   = "policy_not_loaded"  // no policy is in force
 	CodePolicyUnsupported = "policy_unsupported" // the answer asks for what this gateway cannot do
 	CodeEngineUnavailable = "engine_unavailable" // the container engine does not answer
+	// CodeSessionExceedsGrant: the session has more than the policy grants now.
+	CodeSessionExceedsGrant = "session_exceeds_grant"
 )
 
 // Clamp is one quantity that was asked for and reduced.

@@ -94,6 +94,19 @@ func (a *admission) enter(tenant string, mayQueue bool) (*place, error) {
 	return p, nil
 }
 
+// others returns how many executions of tenant are under way.
+func (a *admission) others(tenant string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.tenants[tenant]
+	for _, p := range a.queue {
+		if p.tenant == tenant {
+			n++
+		}
+	}
+	return n
+}
+
 // fits reports whether there is a slot for one more execution of tenant.
 func (a *admission) fits(tenant string) bool {
 	return a.tenants[tenant] < a.reserved[tenant] || a.inShared < a.shared

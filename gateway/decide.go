@@ -14,8 +14,8 @@ import (
 
 // decide asks policy, and checks here once more what may never be wrong in an
 // answer that allows. Whatever is not an explicit and whole allow denies
-// (Invariant 2).
-func (s *Service) decide(ctx context.Context, q execution.Question) execution.Decision {
+// (Invariant 2). in is the session that q is to run in, or nil.
+func (s *Service) decide(ctx context.Context, q execution.Question, in *session) execution.Decision {
 	d, err := s.ask(ctx, q)
 	if err != nil {
 		return execution.Deny("", execution.Reason{
@@ -35,6 +35,8 @@ func (s *Service) decide(ctx context.Context, q execution.Question) execution.De
 	default:
 		if wrong := cmp.Or(checkGrant(q, d.Grant), checkSize(d)); wrong != "" {
 			d = refuse(d, execution.CodePolicyInvalid, wrong)
+		} else if in != nil {
+			d = in.hold(d)
 		}
 	}
 	if !d.Allowed() {
@@ -67,6 +69,11 @@ func checkGrant(q execution.Question, g execution.Grant) string {
 	}
 	if g.Runtime == "" {
 		return "the policy granted no runtime"
+	}
+	if q.Action == execution.ActionSession || q.Request.Session != "" {
+		if err := g.Session.Validate(); err != nil {
+			return "the policy granted no session: " + err.Error()
+		}
 	}
 	for name := range q.Request.Env {
 		if !slices.Contains(g.Env, name) {
@@ -116,10 +123,17 @@ func engineUnavailable(cause error, reasons []execution.Reason) error {
 	return e
 }
 
-// engineError is the error of an execution that was allowed and that we failed
-// to run: of KindUnavailable where trying again may help, and else internal.
+// engineError is the error of what was allowed and that we failed to do: of
+// KindUnavailable where trying again may help, of KindGone or KindConflict where
+// its session has ended or is busy after all, and else internal.
 func engineError(cause error) error {
-	if e, ok := errors.AsType[*execution.Error](cause); ok && e.Kind == execution.KindUnavailable {
+	e, ok := errors.AsType[*execution.Error](cause)
+	switch {
+	case ok && e.Kind == execution.KindGone:
+		return errSessionEnded(execution.SessionLost)
+	case ok && e.Kind == execution.KindConflict:
+		return errSessionBusy()
+	case ok && e.Kind == execution.KindUnavailable:
 		return &execution.Error{
 			Kind: e.Kind, Code: e.Code, Detail: e.Detail, RetryAfter: max(e.RetryAfter, time.Second), Err: cause,
 		}

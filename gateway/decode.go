@@ -52,7 +52,11 @@ func decodeRequest(body []byte, maxCode int) (execution.Request, error) {
 	if r.Command, hasCommand = take[[]string](m, "", "command", f); hasCommand {
 		checkCommand(r.Command, f)
 	}
-	checkProgram(hasLanguage, hasCode, hasImage, hasCommand, f)
+	if _, inSession := m["session"]; inSession {
+		checkProgramInSession(hasCode, hasCommand, f)
+	} else {
+		checkProgram(hasLanguage, hasCode, hasImage, hasCommand, f)
+	}
 
 	if raw, ok := m["input"]; ok { // any JSON, so also null
 		delete(m, "input")
@@ -107,7 +111,7 @@ func takeName(m members, name string, longest int, f *faults) (value string, pre
 func takeSession(m members, f *faults) string {
 	before := len(f.fields)
 	id, present := take[string](m, "", "session", f)
-	if present && len(f.fields) == before && !execution.ValidID("se_", id) {
+	if present && len(f.fields) == before && !execution.ValidID(execution.PrefixSession, id) {
 		f.add("/session", "must be the id of a session")
 	}
 	return id
@@ -129,6 +133,17 @@ func checkProgram(language, code, image, command bool, f *faults) {
 		f.add("/command", "is required with an image that has no language beside it")
 	case !language && !image:
 		f.add("", "send language and code, or image and command")
+	}
+}
+
+// checkProgramInSession is checkProgram where the session has the language and the
+// image; whether they fit is seen when the session is.
+func checkProgramInSession(code, command bool, f *faults) {
+	switch {
+	case code && command:
+		f.add("/command", "cannot stand beside code")
+	case !code && !command:
+		f.add("", "send code, or in a session without a language command")
 	}
 }
 

@@ -63,10 +63,11 @@ func (a *admission) bound(ctx context.Context) (_ context.Context, cancel contex
 
 // Drain refuses new executions from now on and waits for those under way, also
 // those that are queued. When ctx ends it cancels them and waits until their
-// ends are recorded, at most 30 seconds more. It returns nil where nothing is
-// left.
+// ends are recorded, at most 30 seconds more. Sessions end at once, those in use
+// after what uses them. It returns nil where nothing is left.
 func (s *Service) Drain(ctx context.Context) error {
 	idle := s.admission.refuse()
+	s.sessions.stop()
 	select {
 	case <-idle:
 		return nil
@@ -80,6 +81,6 @@ func (s *Service) Drain(ctx context.Context) error {
 		return nil
 	case <-late.C:
 		running, queued := s.admission.count()
-		return fmt.Errorf("drain: %d executions did not end within %v of being cancelled", running+queued, drainGrace)
+		return fmt.Errorf("drain: %d executions and %d sessions did not end within %v of being cancelled", running+queued, s.sessions.count(), drainGrace)
 	}
 }

@@ -26,6 +26,7 @@ type exchange struct {
 	principal execution.Principal // proven; zero on a public route
 	media     string              // the form of the answer that the caller wants
 	execution string              // id, once there is one
+	session   string              // id of the one that the request is about
 	err       error               // for the log
 }
 
@@ -119,6 +120,7 @@ func (g *Gateway) finish(x *exchange) {
 	optional("subject", x.principal.Subject)
 	optional("tenant", x.principal.Tenant)
 	optional("execution", x.execution)
+	optional("session", x.session)
 	if x.err != nil {
 		attrs = append(attrs, slog.String("kind", string(execution.KindOf(x.err))), slog.String("error", x.err.Error()))
 	}

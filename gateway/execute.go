@@ -23,7 +23,9 @@ const cleanupTimeout = 10 * time.Second
 // engine_unavailable, policy_timeout, policy_not_loaded, audit_unavailable: the result, if there is one, is
 // withheld), KindNotFound or KindInvalid for an unknown image or language,
 // KindDenied with reasons, KindTooLarge for what the log cannot record, and
-// KindInternal.
+// KindInternal. Of an execution in a session also KindNotFound, KindGone
+// (session_ended), KindConflict (session_busy), and KindInvalid for what does not
+// fit the session.
 func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	if err := somebody(call.Principal); err != nil {
 		return Response{}, err
@@ -37,17 +39,62 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	ctx, cancel, release := s.admission.bound(ctx)
 	defer release()
 
-	question, err := s.question(ctx, call, place.others)
+	turn, err := s.turn(ctx, &call, cancel)
+	if err != nil {
+		return Response{}, err
+	}
+	defer turn.leave()
+	response, err := s.judge(ctx, call, execution.ActionExecute, turn.in(), place.others)
+	if err != nil {
+		return response, err
+	}
+	decided := response.Records[0]
+
+	s.counters.started.Add(1)
+	var outcome execution.Outcome // once it is recorded
+	t := call.tracked
+	if t == nil {
+		t = attended(response.ID, call.Principal)
+		s.live.add(t)
+		defer func() { s.live.remove(t); t.finish(StateEnded, outcome, nil, nil) }()
+	}
+	t.cancellable(cancel)
+
+	var runErr error
+	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
+	ended, recordErr := s.records.ended(ctx, call, response.ID, decided, response, runErr)
+	// The record of the session's end, if it has come to that, is after this one.
+	response.Result.Session = turn.end(response.Result, runErr)
+	if recordErr != nil {
+		// What nobody could look up later did not happen for the caller either.
+		s.counters.auditFailed.Add(1)
+		return Response{ID: response.ID, Decision: response.Decision, Records: response.Records}, recordErr
+	}
+	response.Records = append(response.Records, ended)
+	if runErr != nil {
+		s.counters.engineFailed.Add(1)
+		response.Result = execution.Result{}
+		return response, engineError(runErr)
+	}
+	outcome = response.Result.Outcome
+	return response, nil
+}
+
+// judge asks policy whether call may be carried out, in the session in where that
+// is not nil, and makes the answer durable. Where it may not, that is the error;
+// the response holds what is known.
+func (s *Service) judge(ctx context.Context, call Call, action execution.Action, in *session, others int) (Response, error) {
+	question, err := s.question(ctx, call, action, others)
 	if err != nil && execution.KindOf(err) != execution.KindUnavailable {
 		return Response{}, err // it could not even be asked
 	}
-	response := Response{ID: question.ID}
+	response := Response{ID: question.ID, Session: call.Request.Session, image: question.Image.Name}
 	if err != nil {
 		response.Decision = execution.Deny("", execution.Reason{
 			Code: execution.CodeEngineUnavailable, Message: "the container engine does not answer",
 		})
 	} else {
-		response.Decision = s.decide(ctx, question)
+		response.Decision = s.decide(ctx, question, in)
 	}
 
 	decided, recordErr := s.records.decided(ctx, call, question, response.Decision)
@@ -63,32 +110,6 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 		}
 		return response, denied(response.Decision)
 	}
-
-	s.counters.started.Add(1)
-	var outcome execution.Outcome // once it is recorded
-	t := call.tracked
-	if t == nil {
-		t = attended(question.ID, call.Principal)
-		s.live.add(t)
-		defer func() { s.live.remove(t); t.finish(StateEnded, outcome, nil, nil) }()
-	}
-	t.cancellable(cancel)
-
-	var runErr error
-	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
-	ended, recordErr := s.records.ended(ctx, call, question.ID, decided, response, runErr)
-	if recordErr != nil {
-		// What nobody could look up later did not happen for the caller either.
-		s.counters.auditFailed.Add(1)
-		return Response{ID: question.ID, Decision: response.Decision, Records: response.Records}, recordErr
-	}
-	response.Records = append(response.Records, ended)
-	if runErr != nil {
-		s.counters.engineFailed.Add(1)
-		response.Result = execution.Result{}
-		return response, engineError(runErr)
-	}
-	outcome = response.Result.Outcome
 	return response, nil
 }
 
@@ -100,9 +121,12 @@ func somebody(p execution.Principal) error {
 }
 
 // idOf is the id that a Submit gave the execution, and else a new one.
-func idOf(call Call, now time.Time) string {
-	if call.tracked != nil {
+func idOf(call Call, action execution.Action, now time.Time) string {
+	switch {
+	case call.tracked != nil:
 		return call.tracked.id
+	case action == execution.ActionSession:
+		return execution.NewID(execution.PrefixSession, now)
 	}
 	return execution.NewID(execution.PrefixExecution, now)
 }
@@ -110,15 +134,15 @@ func idOf(call Call, now time.Time) string {
 // question resolves the image and puts together what policy is asked. Its error
 // is of KindUnavailable where the engine does not answer; the question then
 // stands, but for the image.
-func (s *Service) question(ctx context.Context, call Call, others int) (execution.Question, error) {
+func (s *Service) question(ctx context.Context, call Call, action execution.Action, others int) (execution.Question, error) {
 	sum, err := call.Request.SHA256()
 	if err != nil {
 		return execution.Question{}, internal("digest request", err)
 	}
 	now := time.Now().UTC()
 	q := execution.Question{
-		ID: idOf(call, now), Time: now, TraceID: call.TraceID,
-		Principal: call.Principal, Action: execution.ActionExecute,
+		ID: idOf(call, action, now), Time: now, TraceID: call.TraceID,
+		Principal: call.Principal, Action: action,
 		Request: call.Request, RequestSHA256: sum, Running: others,
 	}
 	image, err := s.resolve(ctx, call.Request)

@@ -94,6 +94,7 @@ func (g *Gateway) readExecution(x *exchange) (execution.Request, error) {
 // executionDocument is the 200 body. No array in it is null.
 type executionDocument struct {
 	ID          string               `json:"id"`
+	Session     *leftSession         `json:"session,omitempty"`
 	Outcome     execution.Outcome    `json:"outcome"`
 	ExitCode    *int                 `json:"exit_code"`
 	Stdout      string               `json:"stdout"`
@@ -106,6 +107,12 @@ type executionDocument struct {
 	Decision    decisionDocument     `json:"decision"`
 	Leases      []execution.Lease    `json:"leases"`
 	Records     []uint64             `json:"records"`
+}
+
+// leftSession is the session that an execution ran in, as it left it.
+type leftSession struct {
+	ID    string                 `json:"id"`
+	State execution.SessionState `json:"state"`
 }
 
 // decisionDocument is what of a decision its caller sees: not the grant.
@@ -129,6 +136,9 @@ func encodeExecution(response Response) ([]byte, error) {
 		Artifacts: array(r.Artifacts), Usage: r.Usage,
 		Decision: decisionOf(response.Decision),
 		Leases:   array(response.Leases), Records: array(response.Records),
+	}
+	if response.Session != "" {
+		document.Session = &leftSession{response.Session, r.Session}
 	}
 	document.Usage.LimitsHit = array(r.Usage.LimitsHit)
 	if r.Outcome != execution.OutcomeExited {

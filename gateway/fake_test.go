@@ -50,10 +50,19 @@ type world struct {
 	execute func(context.Context, execution.Job) (execution.Result, error)
 	append  func(context.Context, execution.Record) error
 	memory  *memory
+	// What sandboxes do.
+	openSession func(context.Context, execution.Session) error
+	putFile     func(context.Context, string, []byte) error
+	getFile     func(context.Context, string, int64) ([]byte, error)
+	sessions    *sessionMemory
 }
 
 func newWorld() *world {
 	return &world{
+		openSession: func(context.Context, execution.Session) error { return nil },
+		putFile:     func(context.Context, string, []byte) error { return nil },
+		getFile:     func(context.Context, string, int64) ([]byte, error) { return []byte("content"), nil },
+		sessions:    &sessionMemory{},
 		image: func(string, string) (execution.Image, error) {
 			return execution.Image{Name: "python", Digest: digest}, nil
 		},
@@ -112,6 +121,27 @@ func (w *world) Execute(ctx context.Context, job execution.Job) (execution.Resul
 	return w.execute(ctx, job)
 }
 
+// OpenSession, CloseSession, PutFile and GetFile are gateway.Sandboxes.
+func (w *world) OpenSession(ctx context.Context, s execution.Session) error {
+	w.saw("open_session")
+	return w.openSession(ctx, s)
+}
+
+func (w *world) CloseSession(context.Context, string) error {
+	w.saw("close_session")
+	return nil
+}
+
+func (w *world) PutFile(ctx context.Context, _, path string, content []byte) error {
+	w.saw("put_file")
+	return w.putFile(ctx, path, content)
+}
+
+func (w *world) GetFile(ctx context.Context, _, path string, most int64) ([]byte, error) {
+	w.saw("get_file")
+	return w.getFile(ctx, path, most)
+}
+
 func (w *world) Append(ctx context.Context, r execution.Record) (uint64, error) {
 	w.saw(string(r.Type))
 	if err := w.append(ctx, r); err != nil {
@@ -135,7 +165,7 @@ func (w *world) service(t testing.TB) *gateway.Service {
 
 func (w *world) config() gateway.ServiceConfig {
 	return gateway.ServiceConfig{
-		Images: w, Decider: w, Lender: w, Executor: w, Recorder: w, Executions: w.memory,
+		Images: w, Decider: w, Lender: w, Executor: w, Recorder: w, Executions: w.memory, Sandboxes: w, Sessions: w.sessions,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }

@@ -44,6 +44,28 @@ type Executor interface {
 	Execute(ctx context.Context, job execution.Job) (execution.Result, error)
 }
 
+// Sandboxes keeps sandboxes open, each for one session. An execution runs in one
+// where its Job names the session.
+type Sandboxes interface {
+	// OpenSession returns when executions can run in s. After an error there may
+	// be something left, which CloseSession ends. The error is of KindUnavailable
+	// where trying again may help.
+	OpenSession(ctx context.Context, s execution.Session) error
+	// CloseSession ends whatever runs in the session and gives its sandbox up. It
+	// is no error where there is none.
+	CloseSession(ctx context.Context, id string) error
+	// PutFile lays content into the session's /workspace at path, a clean one that
+	// does not climb, in the place of what is there. It fails with KindGone,
+	// session_ended, where the sandbox is lost; KindConflict, session_busy;
+	// KindInvalid, file_refused, where a link, a folder or another thing that is no
+	// file is in the way; and KindTooLarge, file_too_large, where there is no room.
+	PutFile(ctx context.Context, id, path string, content []byte) error
+	// GetFile returns the content of the file at path, of at most `most` bytes. It
+	// fails as PutFile does, with KindTooLarge for a larger file, and with
+	// KindNotFound, file_not_found.
+	GetFile(ctx context.Context, id, path string, most int64) ([]byte, error)
+}
+
 // Images knows which image would run.
 type Images interface {
 	// Resolve returns the image of that name, or where image is empty the one
@@ -94,6 +116,33 @@ type Executions interface {
 	// expires; what is only reserved it forgets, except that what stands in lost
 	// ends with the body given there.
 	Recover(ctx context.Context, lost map[string][]byte, expires time.Time) error
+}
+
+// StoredSession is a session as it is remembered: not what is in it, which lives
+// and dies with its sandbox.
+type StoredSession struct {
+	ID      string
+	Owner   execution.Principal
+	Ended   execution.SessionEnd // empty while it is open
+	Created time.Time
+	Expires time.Time // once it has ended: it may be forgotten from then on
+}
+
+// Sessions remembers which sessions are open, and for a while which have ended.
+// What a method has done is durable when it returns.
+type Sessions interface {
+	// Add remembers a session as open.
+	Add(ctx context.Context, s StoredSession) error
+	// Remove forgets a session that is open, as if it had never been.
+	Remove(ctx context.Context, id string) error
+	// End remembers why a session that is open has ended, until expires.
+	End(ctx context.Context, id string, why execution.SessionEnd, expires time.Time) error
+	// Load fails with KindNotFound.
+	Load(ctx context.Context, id string) (StoredSession, error)
+	// Left returns those that are remembered as open.
+	Left(ctx context.Context) ([]StoredSession, error)
+	// Sweep forgets what has ended and expired.
+	Sweep(ctx context.Context) error
 }
 
 // Keys makes and revokes API keys. before is called with the key as it will be;

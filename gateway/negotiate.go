@@ -14,6 +14,7 @@ import (
 const (
 	mediaJSON   = "application/json"
 	mediaEvents = "text/event-stream"
+	mediaAny    = "*/*"
 )
 
 // negotiate picks the form among offers that the caller likes best, the first of

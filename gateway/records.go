@@ -81,6 +81,7 @@ func (w *records) ready(ctx context.Context) error {
 func (w *records) decided(ctx context.Context, call Call, q execution.Question, d execution.Decision) (uint64, error) {
 	r := call.Request
 	body := &execution.Decided{
+		Action: q.Action, Session: r.Session,
 		RequestSHA256: q.RequestSHA256,
 		Language:      r.Language,
 		Image:         cmp.Or(q.Image.Name, r.Image),
@@ -94,7 +95,17 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 		body.CodeSHA256, body.CodeBytes = execution.HexSHA256([]byte(r.Code)), len(r.Code)
 	}
 	record := recordOf(execution.RecordDecided, call, q.ID)
+	if q.Action == execution.ActionSession {
+		record.Execution, body.Session = "", q.ID
+	}
 	record.Decided = body
+	return w.append(ctx, record)
+}
+
+// session records what became of a session, or was done to it.
+func (w *records) session(ctx context.Context, call Call, change execution.SessionChange) (uint64, error) {
+	record := recordOf(execution.RecordSession, call, "")
+	record.Session = &change
 	return w.append(ctx, record)
 }
 
@@ -165,7 +176,8 @@ type Unended struct {
 const recoverTimeout = time.Minute
 
 // CloseUnended records the end of executions that a crash left open, with the
-// outcome unknown_crash, and has those that can be asked for say the same. It is
+// outcome unknown_crash, has those that can be asked for say the same, and ends
+// the sessions that were open. It is
 // called at start, with whatever is open, before new work is taken and after
 // what they left behind was removed. It goes on past a failure and returns all
 // of them joined.
@@ -190,6 +202,9 @@ func (s *Service) CloseUnended(ctx context.Context, open []Unended) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
+	if err := s.closeLeft(ctx); err != nil {
+		errs = append(errs, err)
+	}
 	if err := s.executions.Recover(ctx, lost, time.Now().Add(s.keep)); err != nil {
 		errs = append(errs, err)
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"runtime/debug"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -16,7 +17,8 @@ type route struct {
 	public       bool
 	role         execution.Role
 	handle       func(x *exchange) error
-	// offers are the forms that the answer can have; none: JSON only.
+	// offers are the forms that the answer can have; none: JSON only; mediaAny: the
+	// form is not the caller's to choose.
 	offers []string
 }
 
@@ -27,6 +29,12 @@ func (g *Gateway) routes() []route {
 		{http.MethodGet, "/v1/executions/:id", false, execution.RoleCaller, g.showExecution, nil},
 		{http.MethodDelete, "/v1/executions/:id", false, execution.RoleCaller, g.cancelExecution, nil},
 		{http.MethodGet, "/v1/executions/:id/events", false, execution.RoleCaller, g.followExecution, []string{mediaEvents}},
+		{http.MethodPost, "/v1/sessions", false, execution.RoleCaller, g.createSession, nil},
+		{http.MethodGet, "/v1/sessions", false, execution.RoleCaller, g.listSessions, nil},
+		{http.MethodGet, "/v1/sessions/:id", false, execution.RoleCaller, g.showSession, nil},
+		{http.MethodDelete, "/v1/sessions/:id", false, execution.RoleCaller, g.deleteSession, nil},
+		{http.MethodPut, sessionFile, false, execution.RoleCaller, g.putFile, []string{mediaAny}},
+		{http.MethodGet, sessionFile, false, execution.RoleCaller, g.getFile, []string{mediaAny}},
 		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey, nil},
 		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys, nil},
 		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey, nil},
@@ -77,6 +85,9 @@ func (g *Gateway) guard(x *exchange, r route) error {
 				Remediation: "use a key that has it",
 			}},
 		}
+	}
+	if slices.Contains(r.offers, mediaAny) {
+		return nil
 	}
 	offers := r.offers
 	if len(offers) == 0 {

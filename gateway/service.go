@@ -14,6 +14,7 @@ const (
 	defaultMaxRunning  = 16
 	defaultMaxQueued   = 64
 	defaultKeepResults = 24 * time.Hour
+	defaultMaxSessions = 16
 )
 
 // ServiceConfig is what a Service is made of.
@@ -25,7 +26,10 @@ type ServiceConfig struct {
 	Recorder Recorder
 	// Executions remembers those that are submitted.
 	Executions Executions
-	Logger     *slog.Logger
+	Sandboxes  Sandboxes
+	// Sessions remembers which are open, and which have ended.
+	Sessions Sessions
+	Logger   *slog.Logger
 	// MaxRunning is how many executions run at once; zero is 16. One more is
 	// refused with KindSaturated, or queued where its Call says so.
 	MaxRunning int
@@ -37,8 +41,11 @@ type ServiceConfig struct {
 	// everybody.
 	Reserved map[string]int
 	// KeepResults is how long a submitted execution is remembered past its end;
-	// zero is 24 hours.
+	// zero is 24 hours. A session that has ended is remembered for as long.
 	KeepResults time.Duration
+	// MaxSessions is how many sessions may be open at once, of all tenants; zero is
+	// 16. A session takes no slot; what runs in it does.
+	MaxSessions int
 }
 
 // Service carries executions through. It is safe for concurrent use.
@@ -49,10 +56,13 @@ type Service struct {
 	executor   Executor
 	records    *records
 	executions Executions
+	sandboxes  Sandboxes
+	remembered Sessions
 	keep       time.Duration
 	log        *slog.Logger
 	admission  *admission
 	live       live
+	sessions   *sessions
 	counters   counters
 }
 
@@ -72,14 +82,17 @@ func NewService(config ServiceConfig) (*Service, error) {
 		return nil, errors.New("gateway service: no recorder")
 	case config.Executions == nil:
 		return nil, errors.New("gateway service: no executions")
+	case config.Sessions == nil:
+		return nil, errors.New("gateway service: no sessions")
 	case config.Logger == nil:
 		return nil, errors.New("gateway service: no logger")
-	case config.MaxRunning < 0 || config.MaxQueued < 0 || config.KeepResults < 0:
+	case config.MaxSessions < 0 || config.MaxRunning < 0 || config.MaxQueued < 0 || config.KeepResults < 0:
 		return nil, errors.New("gateway service: a bound is negative")
 	}
 	orDefault(&config.MaxRunning, defaultMaxRunning)
 	orDefault(&config.MaxQueued, defaultMaxQueued)
 	orDefault(&config.KeepResults, defaultKeepResults)
+	orDefault(&config.MaxSessions, defaultMaxSessions)
 	left := config.MaxRunning
 	for tenant, slots := range config.Reserved {
 		if tenant == "" || slots < 1 || slots >= left {
@@ -91,11 +104,13 @@ func NewService(config ServiceConfig) (*Service, error) {
 		images: config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
 		records:    &records{recorder: config.Recorder, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
+		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
 		log: config.Logger, admission: newAdmission(config.MaxRunning, config.MaxQueued, config.Reserved),
 	}, nil
 }
 
-// Call is one request for an execution, by a principal that has been proven.
+// Call is one request for an execution, or for a session, by a principal that has
+// been proven.
 type Call struct {
 	Principal execution.Principal
 	Request   execution.Request // already checked for its form
@@ -119,6 +134,8 @@ type Call struct {
 // once the execution has one, Decision and Records once it was decided.
 type Response struct {
 	ID       string
+	Session  string // the one that it ran in; Result says what became of it
+	image    string // name of the image that was asked about
 	Result   execution.Result
 	Decision execution.Decision
 	Leases   []execution.Lease

@@ -148,6 +148,7 @@ func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked)
 		}
 		row.State, row.Events = string(StateQueued), lostEvents
 		r.Result.Outcome = execution.OutcomeUnknownCrash // what is to be said if this process dies now
+		r.Result.Session = execution.SessionEnded
 		if row.Body, err = encodeExecution(r); err != nil {
 			return err
 		}

@@ -2,19 +2,20 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // sweepInterval is how often what has expired is forgotten.
 const sweepInterval = 10 * time.Minute
 
-// sweep forgets executions that have expired, until ctx ends.
+// sweep forgets executions and ended sessions that have expired, until ctx ends.
 func (s *Service) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
 		if err := s.sweepOnce(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "expired executions not swept", "error", err)
+			s.log.WarnContext(ctx, "what has expired is not swept", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -28,5 +29,5 @@ func (s *Service) sweepOnce(ctx context.Context) (err error) {
 	defer s.recovered("sweep executions", &err)
 	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
-	return s.executions.Sweep(ctx)
+	return errors.Join(s.executions.Sweep(ctx), s.remembered.Sweep(ctx))
 }

@@ -71,11 +71,15 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if err != nil {
 		return nil, err
 	}
+	sessions, err := store.NewSessions(a.store)
+	if err != nil {
+		return nil, err
+	}
 	if a.service, err = gateway.NewService(gateway.ServiceConfig{
 		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
-		Executions: kept{executions}, Logger: logger,
+		Executions: kept{executions}, Sessions: keptSessions{sessions}, Logger: logger,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
-		KeepResults: milliseconds(cfg.Requests.KeepResultsMS),
+		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
 	}); err != nil {
 		return nil, err
 	}

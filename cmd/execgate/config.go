@@ -29,6 +29,7 @@ type Config struct {
 	State    string         `yaml:"state"`
 	Log      LogConfig      `yaml:"log"`
 	Requests RequestsConfig `yaml:"requests"`
+	Sessions SessionsConfig `yaml:"sessions"`
 	Policy   PolicyConfig   `yaml:"policy"`
 	Executor ExecutorConfig `yaml:"executor"`
 	Audit    AuditConfig    `yaml:"audit"`
@@ -53,6 +54,11 @@ type RequestsConfig struct {
 	ResultsMiB    int64 `yaml:"results_mib"` // of all that are remembered
 	// DrainMS is how long running executions may go on at shutdown.
 	DrainMS int64 `yaml:"drain_ms"`
+}
+
+// SessionsConfig bounds the sessions.
+type SessionsConfig struct {
+	Max int `yaml:"max"` // open at once, of all tenants
 }
 
 // PolicyConfig is about the organisation's policy.
@@ -93,7 +99,8 @@ func defaultConfig() Config {
 			MaxRunning: 16, MaxQueued: 64, MaxBodyKiB: 16 << 10, MaxCodeKiB: 1 << 10,
 			KeepResultsMS: 24 * 60 * 60 * 1000, ResultsMiB: 1 << 10, DrainMS: 30_000,
 		},
-		Policy: PolicyConfig{DeadlineMS: 50},
+		Sessions: SessionsConfig{Max: 16},
+		Policy:   PolicyConfig{DeadlineMS: 50},
 		Executor: ExecutorConfig{
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMax: 4, WarmPreloadTarget: 1,
@@ -123,6 +130,7 @@ func (c Config) bounds() []bound {
 		{"requests.keep_results_ms", c.Requests.KeepResultsMS, 1, 30 * 24 * 60 * 60 * 1000},
 		{"requests.results_mib", c.Requests.ResultsMiB, 1, 1 << 20},
 		{"requests.drain_ms", c.Requests.DrainMS, 1, 24 * 60 * 60 * 1000},
+		{"sessions.max", int64(c.Sessions.Max), 1, 10_000},
 		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
 		{"executor.first_uid", int64(c.Executor.FirstUID), 1000, math.MaxInt32},
 		{"executor.uid_count", int64(c.Executor.UIDCount), 1, 1_000_000},

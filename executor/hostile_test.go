@@ -25,6 +25,7 @@ type hostile struct {
 	hit    []string // limits that the caller is told were met; nil: not looked at
 	stdout string   // a part of it
 	check  func(testing.TB, execution.Result)
+	gvisor func(*hostile) // what is different under gVisor, and why is said beside it
 }
 
 // startAllowance is what creating and starting a sandbox may take on a machine
@@ -69,15 +70,36 @@ func (h hostile) attack(t testing.TB, e *executor.Executor) execution.Result {
 	return r
 }
 
-// attacks runs a table of hostile programs, at most a few at once.
+// runtimes are those that every hostile program is run under.
+var runtimes = []string{"runc", "runsc"}
+
+// underEach runs a test under each runtime.
+func underEach(t *testing.T, test func(t *testing.T, runtime string)) {
+	for _, runtime := range runtimes {
+		t.Run(runtime, func(t *testing.T) { test(t, runtime) })
+	}
+}
+
+// attacks runs a table of hostile programs under each runtime, a few at once.
 func attacks(t *testing.T, list []hostile) {
 	e := newExecutor(t)
-	for _, h := range list {
-		t.Run(h.name, func(t *testing.T) {
-			t.Parallel()
-			h.attack(t, e)
-		})
+	underEach(t, func(t *testing.T, runtime string) {
+		for _, h := range list {
+			t.Run(h.name, func(t *testing.T) {
+				t.Parallel()
+				h.under(runtime).attack(t, e)
+			})
+		}
+	})
+}
+
+// under is the program under a runtime, with what is expected of it there.
+func (h hostile) under(runtime string) hostile {
+	h.job.Grant.Runtime = runtime
+	if runtime == "runsc" && h.gvisor != nil {
+		h.gvisor(&h)
 	}
+	return h
 }
 
 // describe is a Result in one readable line.

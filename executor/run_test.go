@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func run(t testing.TB, e *executor.Executor, job execution.Job, change ...func(*
 		t.Fatal(err)
 	}
 	job.ID = "ex_test_" + t.Name()
-	job.Grant.Image, job.Grant.Runtime = image.Digest, "runc"
+	job.Grant.Image, job.Grant.Runtime = image.Digest, cmp.Or(job.Grant.Runtime, "runc")
 	job.Grant.Limits = granted()
 	for _, f := range change {
 		f(&job.Grant.Limits)

@@ -27,6 +27,17 @@ const (
 // beside the program's grant, and the few of the step that becomes the program.
 const agentPIDs = 24
 
+// hostPIDs is how many tasks of the host a sandbox may have. gVisor takes about
+// 30 for itself and two for each process of the program, none for its threads,
+// and ends where it finds no more: there it is a bound around the sandbox, and
+// the agent keeps the grant.
+func hostPIDs(g execution.Grant) int64 {
+	if g.Runtime == gvisor {
+		return 2*(g.Limits.PIDs+agentPIDs) + 64
+	}
+	return g.Limits.PIDs + agentPIDs
+}
+
 // cpuPeriodUS is the kernel's default period, in microseconds
 // (Documentation/scheduler/sched-bwc).
 const cpuPeriodUS = 100_000
@@ -122,7 +133,7 @@ func (s spec) build() (options, error) {
 			CPUPeriod:  cpuPeriodUS,
 			CPUQuota:   l.CPUMillis * cpuPeriodUS / 1000,
 			CPUShares:  l.CPUShares,
-			PidsLimit:  pointer(l.PIDs + agentPIDs),
+			PidsLimit:  pointer(hostPIDs(s.Grant)),
 			Ulimits: []*units.Ulimit{
 				{Name: "core", Soft: 0, Hard: 0},
 				{Name: "fsize", Soft: fileSize(l), Hard: fileSize(l)},

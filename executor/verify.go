@@ -27,7 +27,7 @@ func verify(s spec, c container.InspectResponse, hello wire.Hello) error {
 	if hello.Version != wire.Version {
 		return fmt.Errorf("the agent speaks protocol %d, not %d: build execgate and execgate-agent together", hello.Version, wire.Version)
 	}
-	return compare(s, append(engineControls(s, c), runcControls(s, hello.Report)...))
+	return compare(s, append(engineControls(s, c), insideControls(s, hello.Report)...))
 }
 
 // compare refuses the first control that is not in force.
@@ -92,9 +92,54 @@ func engineControls(s spec, c container.InspectResponse) []control {
 	}
 }
 
-// runcControls is the table of expectations for runc: what the agent sees from
-// inside.
+// gvisor is the engine's name of gVisor. Any other name is held to what runc
+// shows, which is the strictest.
+const gvisor = "runsc"
+
+// insideControls is the table of expectations of a runtime: what the agent sees
+// from inside.
+func insideControls(s spec, r wire.Report) []control {
+	if s.Grant.Runtime == gvisor {
+		return gvisorControls(s, r)
+	}
+	return runcControls(s, r)
+}
+
+// runcControls are what a sandbox on the host's own kernel shows.
 func runcControls(s spec, r wire.Report) []control {
+	l := s.Grant.Limits
+	return append(everyControl(s, r),
+		control{"seccomp", "2", r.Status["Seccomp"]}, // SECCOMP_MODE_FILTER
+		control{"swap", fmt.Sprint(l.MemoryMiB << 20), r.Cgroup["swap_bytes"]},
+		control{"pids", fmt.Sprint(hostPIDs(s.Grant)), r.Cgroup["pids"]},
+		control{"writable_mounts", wantedMounts(l, true), writableMounts(r, true)},
+	)
+}
+
+// gvisorControls are what gVisor's kernel shows. It has no swap of its own, no
+// count of the host's tasks, no inodes and no nodev of a tmpfs, where nothing
+// is a device; the engine's filter is around it, not in it. Those are compared
+// through inspect.
+func gvisorControls(s spec, r wire.Report) []control {
+	return append(everyControl(s, r),
+		control{"runtime", "gVisor", kernelOf(r)},
+		control{"writable_mounts", wantedMounts(s.Grant.Limits, false), writableMounts(r, false)},
+	)
+}
+
+// kernelOf tells gVisor by the agent's volume: only its kernel reaches files of
+// the host over a descriptor that it was given.
+func kernelOf(r wire.Report) string {
+	for _, m := range r.Mounts {
+		if m.Path == wire.AgentFolder && m.Type == "9p" && slices.Contains(strings.Split(m.Options, ","), "trans=fd") {
+			return "gVisor"
+		}
+	}
+	return "another"
+}
+
+// everyControl is what every runtime shows.
+func everyControl(s spec, r wire.Report) []control {
 	l := s.Grant.Limits
 	id := strconv.Itoa(s.UID)
 	ids := strings.Join([]string{id, id, id, id}, "\t")
@@ -109,45 +154,46 @@ func runcControls(s spec, r wire.Report) []control {
 		{"capabilities", none, r.Status["CapBnd"]},
 		{"capabilities", none, r.Status["CapAmb"]},
 		{"no_new_privileges", "1", r.Status["NoNewPrivs"]},
-		{"seccomp", "2", r.Status["Seccomp"]}, // SECCOMP_MODE_FILTER
 		{"network", "lo", strings.Join(r.Interfaces, ",")},
 		{"memory", fmt.Sprint(l.MemoryMiB << 20), r.Cgroup["memory_bytes"]},
-		{"swap", fmt.Sprint(l.MemoryMiB << 20), r.Cgroup["swap_bytes"]},
 		{"cpu", fmt.Sprint(l.CPUMillis * cpuPeriodUS / 1000), r.Cgroup["cpu_quota_us"]},
 		{"cpu", fmt.Sprint(cpuPeriodUS), r.Cgroup["cpu_period_us"]},
-		{"pids", fmt.Sprint(l.PIDs + agentPIDs), r.Cgroup["pids"]},
 		{"nofile", fmt.Sprint(l.NoFile), rlimit(r, "nofile")},
 		{"core", "0", rlimit(r, "core")},
 		{"fsize", fmt.Sprint(fileSize(l)), rlimit(r, "fsize")},
-		{"writable_mounts", wantedMounts(s), writableMounts(r)},
 	}
 }
 
-// wantedMounts lists every mount that the program can write to, with its bounds.
-func wantedMounts(s spec) string {
-	l := s.Grant.Limits
+// wantedMounts lists every mount that the program can write to, with its bounds;
+// whole says whether a runtime shows all of them.
+func wantedMounts(l execution.Limits, whole bool) string {
 	var list []string
 	for path, mib := range map[string]int64{"/tmp": l.TmpMiB, "/dev/shm": l.ShmMiB, wire.Workspace: l.WorkspaceMiB} {
-		list = append(list, describeMount(path, uint64(mib)<<20, uint64(inodes(mib)), true, true))
+		m := wire.Mount{Path: path, Bytes: uint64(mib) << 20, Inodes: uint64(inodes(mib)), Options: "nosuid,nodev"}
+		list = append(list, describeMount(m, whole))
 	}
 	return strings.Join(sorted(list), "; ")
 }
 
 // writableMounts lists those that the agent found. A path that was mounted over
 // stands more than once, and what is true of it now is true of each.
-func writableMounts(r wire.Report) string {
+func writableMounts(r wire.Report, whole bool) string {
 	var list []string
 	for _, m := range r.Mounts {
 		if m.Writable {
-			options := strings.Split(m.Options, ",")
-			list = append(list, describeMount(m.Path, m.Bytes, m.Inodes, slices.Contains(options, "nosuid"), slices.Contains(options, "nodev")))
+			list = append(list, describeMount(m, whole))
 		}
 	}
 	return strings.Join(sorted(list), "; ")
 }
 
-func describeMount(path string, bytes, inodes uint64, nosuid, nodev bool) string {
-	return fmt.Sprintf("%s %d bytes %d inodes nosuid=%t nodev=%t", path, bytes, inodes, nosuid, nodev)
+func describeMount(m wire.Mount, whole bool) string {
+	options := strings.Split(m.Options, ",")
+	text := fmt.Sprintf("%s %d bytes nosuid=%t", m.Path, m.Bytes, slices.Contains(options, "nosuid"))
+	if whole {
+		text += fmt.Sprintf(" nodev=%t %d inodes", slices.Contains(options, "nodev"), m.Inodes)
+	}
+	return text
 }
 
 // rlimit is a limit that the agent found; one that it could not read is no number.

@@ -39,17 +39,56 @@ func obeyed(t testing.TB, s spec) (container.InspectResponse, wire.Hello) {
 		},
 		Rlimits: map[string]uint64{"nofile": uint64(l.NoFile), "core": 0, "fsize": uint64(fileSize(l))},
 	}}
+	if s.Grant.Runtime == gvisor {
+		hello.Report.Status["Seccomp"] = "0"
+		hello.Report.Cgroup["pids"], hello.Report.Cgroup["cpu_shares"] = "max", "1024"
+		delete(hello.Report.Cgroup, "swap_bytes")
+	}
 	for path, mib := range map[string]int64{"/tmp": l.TmpMiB, "/dev/shm": l.ShmMiB, wire.Workspace: l.WorkspaceMiB} {
 		hello.Report.Mounts = append(hello.Report.Mounts, wire.Mount{
 			Path: path, Type: "tmpfs", Options: "rw,nosuid,nodev", Writable: true, Bytes: uint64(mib) << 20, Inodes: uint64(inodes(mib)),
 		})
 	}
+	volume := wire.Mount{Path: wire.AgentFolder, Type: "ext4", Options: "ro,relatime"}
+	if s.Grant.Runtime == gvisor {
+		for i := range hello.Report.Mounts {
+			hello.Report.Mounts[i].Options, hello.Report.Mounts[i].Inodes = "rw,nosuid,noexec", 3085511
+		}
+		volume.Type, volume.Options = "9p", "ro,trans=fd,rfdno=5,wfdno=5,aname=/,directfs"
+	}
+	hello.Report.Mounts = append(hello.Report.Mounts, volume)
 	return inspected, hello
 }
 
 // Invariant 3, in part: a control that is not in force refuses the run and is
 // named, unless policy calls it optional.
 func TestVerifyRefusesEachDifference(t *testing.T) {
+	for _, runtime := range []string{"runc", gvisor} {
+		t.Run(runtime, func(t *testing.T) {
+			s := sample()
+			s.Grant.Runtime = runtime
+			verifyRefusesEachDifference(t, s)
+		})
+	}
+}
+
+// What gVisor does not show is no difference there, and is one anywhere else.
+func TestVerifyKnowsRuntimesByName(t *testing.T) {
+	for runtime, fits := range map[string]string{"runc": "runc", gvisor: gvisor, "crun": "runc", "runsc-kvm": "runc", "kata": "runc"} {
+		for _, shown := range []string{"runc", gvisor} {
+			s := sample()
+			s.Grant.Runtime = shown
+			_, hello := obeyed(t, s)
+			s.Grant.Runtime = runtime
+			c, _ := obeyed(t, s)
+			if err := verify(s, c, hello); (err == nil) != (shown == fits) {
+				t.Errorf("runtime %s, and the sandbox looks like %s: error %v", runtime, shown, err)
+			}
+		}
+	}
+}
+
+func verifyRefusesEachDifference(t *testing.T, s spec) {
 	type differ func(*container.InspectResponse, *wire.Report)
 	status := func(name, value string) differ {
 		return func(_ *container.InspectResponse, r *wire.Report) { r.Status[name] = value }
@@ -66,10 +105,11 @@ func TestVerifyRefusesEachDifference(t *testing.T) {
 	report := func(change func(*wire.Report)) differ {
 		return func(_ *container.InspectResponse, r *wire.Report) { change(r) }
 	}
-	cases := []struct {
+	type difference struct {
 		control string
 		differ  differ
-	}{
+	}
+	cases := []difference{
 		{"image", func(c *container.InspectResponse, _ *wire.Report) { c.Image = "sha256:other" }},
 		{"user", config(func(c *container.Config) { c.User = "0:0" })},
 		{"entrypoint", config(func(c *container.Config) { c.Entrypoint = []string{"/bin/sh"} })},
@@ -88,9 +128,9 @@ func TestVerifyRefusesEachDifference(t *testing.T) {
 		{"capabilities", status("CapEff", "0000000000000001")},
 		{"capabilities", status("CapBnd", "0000000000000001")},
 		{"capabilities", status("CapAmb", "")},
+		{"security_options", host(func(h *container.HostConfig) { h.SecurityOpt = []string{"no-new-privileges", "seccomp=unconfined"} })},
 		{"security_options", host(func(h *container.HostConfig) { h.SecurityOpt = []string{"no-new-privileges"} })},
 		{"no_new_privileges", status("NoNewPrivs", "0")},
-		{"seccomp", status("Seccomp", "0")},
 		{"user", status("Uid", "0\t0\t0\t0")},
 		{"user", status("Gid", "0\t0\t0\t0")},
 		{"groups", status("Groups", "0 999")},
@@ -112,34 +152,45 @@ func TestVerifyRefusesEachDifference(t *testing.T) {
 		{"memory", cgroup("memory_bytes", "max")},
 		{"memory", cgroup("memory_bytes", "")},
 		{"swap", host(func(h *container.HostConfig) { h.MemorySwap = -1 })},
-		{"swap", cgroup("swap_bytes", "max")},
 		{"cpu", host(func(h *container.HostConfig) { h.CPUQuota = -1 })},
 		{"cpu", cgroup("cpu_quota_us", "-1")},
 		{"cpu", cgroup("cpu_period_us", "1")},
 		{"cpu_shares", host(func(h *container.HostConfig) { h.CPUShares = 1024 })},
 		{"pids", host(func(h *container.HostConfig) { h.PidsLimit = nil })},
-		{"pids", cgroup("pids", "max")},
 		{"nofile", report(func(r *wire.Report) { r.Rlimits["nofile"]++ })},
 		{"core", report(func(r *wire.Report) { delete(r.Rlimits, "core") })},
 		{"fsize", report(func(r *wire.Report) { r.Rlimits["fsize"] = 1 << 63 })},
 		{"oom_score", host(func(h *container.HostConfig) { h.OomScoreAdj = 0 })},
 		{"log", host(func(h *container.HostConfig) { h.LogConfig.Type = "json-file" })},
 		{"writable_mounts", report(func(r *wire.Report) { r.Mounts[0].Bytes++ })},
-		{"writable_mounts", report(func(r *wire.Report) { r.Mounts[0].Inodes = 0 })},
-		{"writable_mounts", report(func(r *wire.Report) { r.Mounts[0].Options = "rw,nosuid" })},
+		{"writable_mounts", report(func(r *wire.Report) { r.Mounts[1].Options = "rw,nodev" })},
 		{"writable_mounts", report(func(r *wire.Report) {
 			r.Mounts = append(r.Mounts, wire.Mount{Path: "/", Type: "overlay", Writable: true})
 		})},
 		{"inspect", func(c *container.InspectResponse, _ *wire.Report) { c.ContainerJSONBase = nil }},
 		{"inspect", func(c *container.InspectResponse, _ *wire.Report) { c.Config = nil }},
 	}
-	s := sample()
+	if s.Grant.Runtime == gvisor {
+		cases = append(cases, []difference{
+			{"runtime", report(func(r *wire.Report) { r.Mounts[3].Type = "ext4" })},
+			{"runtime", report(func(r *wire.Report) { r.Mounts[3].Options = "ro,trans=virtio" })},
+			{"runtime", report(func(r *wire.Report) { r.Mounts = r.Mounts[:3] })},
+		}...)
+	} else {
+		cases = append(cases, []difference{
+			{"seccomp", status("Seccomp", "0")},
+			{"swap", cgroup("swap_bytes", "max")},
+			{"pids", cgroup("pids", "max")},
+			{"writable_mounts", report(func(r *wire.Report) { r.Mounts[0].Inodes = 0 })},
+			{"writable_mounts", report(func(r *wire.Report) { r.Mounts[0].Options = "rw,nosuid" })},
+		}...)
+	}
 	c, hello := obeyed(t, s)
 	if err := verify(s, c, hello); err != nil {
 		t.Fatalf("a sandbox as it should be: %v", err)
 	}
 	every := map[string]bool{}
-	for _, control := range append(engineControls(s, c), runcControls(s, hello.Report)...) {
+	for _, control := range append(engineControls(s, c), insideControls(s, hello.Report)...) {
 		every[control.name] = true
 	}
 	for _, test := range cases {

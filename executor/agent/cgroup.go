@@ -74,7 +74,7 @@ func (c cgroup) counters(exited *wire.Exited) {
 		exited.PeakMemory = c.number("", "memory.peak")
 		exited.OOMKills = c.field("", "memory.events", "oom_kill")
 	} else {
-		exited.PeakMemory = c.number("memory", "memory.max_usage_in_bytes")
+		exited.PeakMemory = max(exited.PeakMemory, c.number("memory", "memory.max_usage_in_bytes"))
 		exited.OOMKills = c.field("memory", "memory.oom_control", "oom_kill")
 	}
 	if c.field("pids", "pids.events", "max") > 0 {
@@ -89,6 +89,19 @@ func (c cgroup) cpuUS() int64 {
 	}
 	return c.number("cpuacct", "cpuacct.usage") / 1000
 }
+
+// memoryUnkept is the memory in use, in bytes, of a sandbox whose kernel keeps
+// no peak of it, as gVisor's; 0 of any other.
+func (c cgroup) memoryUnkept() int64 {
+	if c.v2 || exists(filepath.Join(c.root, "memory", "memory.max_usage_in_bytes")) {
+		return 0
+	}
+	return c.number("memory", "memory.usage_in_bytes")
+}
+
+// boundsPIDs reports whether this kernel holds the sandbox to a number of
+// processes. gVisor's does not, and takes no notice of RLIMIT_NPROC either.
+func (c cgroup) boundsPIDs() bool { return c.read("pids", "pids.max") != "max" }
 
 func (c cgroup) pidsCurrent() (int64, bool) { return c.try("pids", "pids.current") }
 func (c cgroup) pidsPeak() (int64, bool)    { return c.try("pids", "pids.peak") }

@@ -58,6 +58,7 @@ func protect() error {
 // does not let a fault be ignored.
 var runtimeSignals = []unix.Signal{
 	unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS, unix.SIGPROF,
+	32, 34, // kept by C libraries for threads; under gVisor process 1 is not spared their default
 }
 
 // defaultSignals gives every signal its default action back. Ignored signals

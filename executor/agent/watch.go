@@ -31,6 +31,7 @@ type watch struct {
 	before  int64 // the peak of processes before the program was one
 	pidsHit bool
 	full    []string
+	memory  int64 // the most that was seen, in bytes
 }
 
 func newWatch(pids, own int64) *watch {
@@ -72,6 +73,7 @@ func (w *watch) finish(exited *wire.Exited) {
 	defer w.mu.Unlock()
 	exited.PIDsHit = w.pidsHit || w.peakReached()
 	exited.FullMounts = w.full
+	exited.PeakMemory = w.memory
 }
 
 // look samples. gone is the number of processes that have just ended and were
@@ -81,7 +83,11 @@ func (w *watch) look(gone int64) {
 	defer w.mu.Unlock()
 	if n, ok := cgroupNow.pidsCurrent(); ok && n-w.own+gone >= w.pids {
 		w.pidsHit = true
+		if n-int64(ownThreads()) > w.pids && !cgroupNow.boundsPIDs() {
+			signalAll(int(unix.SIGKILL))
+		}
 	}
+	w.memory = max(w.memory, cgroupNow.memoryUnkept())
 	for _, path := range writable {
 		if !slices.Contains(w.full, path) && isFull(path) {
 			w.full = append(w.full, path)

@@ -25,26 +25,31 @@ const (
 const writeTimeout = 30 * time.Second
 
 // Session is one side of the stream between the gateway and a sandbox.
-type Session struct{ mux *yamux.Session }
+type Session struct {
+	mux   *yamux.Session
+	burst *burst
+}
 
 // Dial starts the gateway's side over conn and owns conn from then on. The
 // other side may do nothing but answer on the streams that this one opens.
 func Dial(conn io.ReadWriteCloser) (*Session, error) {
-	mux, err := yamux.Client(&guard{ReadWriteCloser: conn}, config())
-	return wrap(mux, err)
+	b := newBurst(conn)
+	mux, err := yamux.Client(&guard{ReadWriteCloser: b}, config())
+	return wrap(mux, b, err)
 }
 
 // Serve starts the agent's side over conn and owns conn from then on.
 func Serve(conn io.ReadWriteCloser) (*Session, error) {
-	mux, err := yamux.Server(conn, config())
-	return wrap(mux, err)
+	b := newBurst(conn)
+	mux, err := yamux.Server(b, config())
+	return wrap(mux, b, err)
 }
 
-func wrap(mux *yamux.Session, err error) (*Session, error) {
+func wrap(mux *yamux.Session, b *burst, err error) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start session: %w", err)
 	}
-	return &Session{mux}, nil
+	return &Session{mux, b}, nil
 }
 
 func config() *yamux.Config {
@@ -69,7 +74,7 @@ func (s *Session) Open(kind Kind) (net.Conn, error) {
 		stream.Close()
 		return nil, fmt.Errorf("open stream %d: %w", kind, err)
 	}
-	return stream, nil
+	return s.conn(kind, stream), nil
 }
 
 // Accept waits for the next stream that the other side opens.
@@ -83,7 +88,15 @@ func (s *Session) Accept() (Kind, net.Conn, error) {
 		stream.Close()
 		return 0, nil, fmt.Errorf("accept stream: %w", err)
 	}
-	return Kind(kind[0]), stream, nil
+	return Kind(kind[0]), s.conn(Kind(kind[0]), stream), nil
+}
+
+// conn is stream as its users see it.
+func (s *Session) conn(kind Kind, stream net.Conn) net.Conn {
+	if kind != KindControl {
+		return stream
+	}
+	return &prompt{Conn: stream, flush: s.burst.flush}
 }
 
 // Done is closed when the session has ended.

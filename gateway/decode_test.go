@@ -236,6 +236,7 @@ func TestDestinations(t *testing.T) {
 func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"language":"python","code":"1","env":{"A":"b"},"files":[{"path":"a/b","content":"YQ==","encoding":"base64"}],"limits":{"pids":1},"network":["a:1","[::1]:2"],"input":[{}]}`))
 	f.Add([]byte(`{"image":"x","command":["a"],"metadata":{"a":"b"},"tools":["t"],"session":"se_01ARYZ6S41TSV4RRFFQ69G5FAV"}`))
+	f.Add([]byte(`{"code":"1","session":"se_01ARYZ6S41TSV4RRFFQ69G5FAV"}`))
 	f.Add([]byte(`{"limits":{"pids":1e400}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := decodeRequest(body, mib)
@@ -245,7 +246,10 @@ func FuzzDecodeRequest(f *testing.F) {
 			}
 			return
 		}
-		if (r.Language != "") == (len(r.Command) > 0) || len(r.Command) > 0 && r.Image == "" {
+		switch {
+		case r.Session != "" && r.Code != "" && len(r.Command) > 0,
+			r.Session == "" && (r.Language != "") == (len(r.Command) > 0),
+			r.Session == "" && len(r.Command) > 0 && r.Image == "":
 			t.Errorf("the request says not one thing: %+v", r)
 		}
 		for _, d := range execution.AllLimits() {
@@ -265,6 +269,51 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Errorf("it cannot be digested: %v", err)
 		}
 	})
+}
+
+func FuzzDecodeSession(f *testing.F) {
+	f.Add([]byte(`{"language":"python","limits":{"memory_mib":64},"runtime":"runc","metadata":{"agent":"a"}}`))
+	f.Add([]byte(`{"image":"node"}`))
+	f.Add([]byte(`{"language":"python","code":"1"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := decodeSession(body)
+		if err != nil {
+			if execution.KindOf(err) != execution.KindInvalid {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if r.Language == "" && r.Image == "" || r.Session != "" || r.Code != "" || len(r.Command)+len(r.Files)+len(r.Env)+len(r.Network)+len(r.Tools) > 0 {
+			t.Errorf("the request is not for a session: %+v", r)
+		}
+		for _, d := range execution.AllLimits() {
+			if v := *d.Of(&r.Limits); v != 0 && (v < d.Min || v > d.Max) {
+				t.Errorf("limit %s is %d", d.Name, v)
+			}
+		}
+	})
+}
+
+func TestProgramInSession(t *testing.T) {
+	const session = `"session":"se_01ARYZ6S41TSV4RRFFQ69G5FAV"`
+	for body, pointer := range map[string]string{
+		`{` + session + `,"code":"1"}`:                                    "none",
+		`{` + session + `,"command":["ls"]}`:                              "none",
+		`{` + session + `,"code":"1","language":"python","image":"node"}`: "none",
+		`{` + session + `}`:                                               "",
+		`{` + session + `,"language":"python"}`:                           "",
+		`{` + session + `,"code":"1","command":["ls"]}`:                   "/command",
+		`{"code":"1"}`: "/language",
+	} {
+		_, err := decodeRequest([]byte(body), mib)
+		e, _ := errors.AsType[*execution.Error](err)
+		switch {
+		case pointer == "none" && err != nil:
+			t.Errorf("%s: %v", body, err)
+		case pointer != "none" && (e == nil || len(e.Fields) != 1 || e.Fields[0].Pointer != pointer):
+			t.Errorf("%s: %v, want an error at %q", body, err, pointer)
+		}
+	}
 }
 
 func FuzzDestination(f *testing.F) {

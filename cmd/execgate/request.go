@@ -23,6 +23,7 @@ func (p *program) body(cmd *cobra.Command, given []string) (map[string]any, erro
 	}
 	set("image", p.image)
 	set("runtime", p.runtime)
+	set("session", p.session)
 	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 		if dash > 0 || len(given) == 0 {
 			return nil, usage("a command stands alone after --; see `execgate run --help`")
@@ -35,8 +36,8 @@ func (p *program) body(cmd *cobra.Command, given []string) (map[string]any, erro
 			return nil, err
 		}
 		body["code"] = code
-		body["language"] = p.language
-		if p.language == "" {
+		set("language", p.language)
+		if p.language == "" && p.session == "" {
 			body["language"] = "python"
 		}
 	}

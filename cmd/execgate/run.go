@@ -8,7 +8,7 @@ import (
 
 // program is what the flags of run say.
 type program struct {
-	language, image, runtime, input, stdin string
+	language, image, runtime, session, input, stdin string
 
 	limits, env, files, network, tools, metadata []string
 	artifacts                                    string
@@ -61,9 +61,10 @@ process, for the operator of this machine.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&p.language, "language", "", "language of the code (default python, or none with a command)")
+	flags.StringVar(&p.language, "language", "", "language of the code (default python, or none with a command or a session)")
 	flags.StringVar(&p.image, "image", "", "name of the image")
 	flags.StringVar(&p.runtime, "runtime", "", "OCI runtime, such as runc")
+	flags.StringVar(&p.session, "session", "", "id of an open session to run in; language, image and runtime are its own")
 	flags.StringVar(&p.input, "input", "", "JSON value that the program sees as INPUT_DATA; @FILE reads it from a file")
 	flags.StringVar(&p.stdin, "stdin", "", "file that is the program's standard input")
 	flags.StringArrayVar(&p.limits, "limit", nil, "a limit as name=value, such as memory_mib=256")

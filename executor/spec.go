@@ -29,8 +29,8 @@ const agentPIDs = 24
 
 // hostPIDs is how many tasks of the host a sandbox may have. gVisor takes about
 // 30 for itself and two for each process of the program, none for its threads,
-// and ends where it finds no more: there it is a bound around the sandbox, and
-// the agent keeps the grant.
+// and ends where it finds no more: there it is a bound around the sandbox, within
+// which RLIMIT_NPROC keeps the grant.
 func hostPIDs(g execution.Grant) int64 {
 	if g.Runtime == gvisor {
 		return 2*(g.Limits.PIDs+agentPIDs) + 64

@@ -99,10 +99,6 @@ func (c cgroup) memoryUnkept() int64 {
 	return c.number("memory", "memory.usage_in_bytes")
 }
 
-// boundsPIDs reports whether this kernel holds the sandbox to a number of
-// processes. gVisor's does not, and takes no notice of RLIMIT_NPROC either.
-func (c cgroup) boundsPIDs() bool { return c.read("pids", "pids.max") != "max" }
-
 func (c cgroup) pidsCurrent() (int64, bool) { return c.try("pids", "pids.current") }
 func (c cgroup) pidsPeak() (int64, bool)    { return c.try("pids", "pids.peak") }
 

@@ -83,9 +83,6 @@ func (w *watch) look(gone int64) {
 	defer w.mu.Unlock()
 	if n, ok := cgroupNow.pidsCurrent(); ok && n-w.own+gone >= w.pids {
 		w.pidsHit = true
-		if n-int64(ownThreads()) > w.pids && !cgroupNow.boundsPIDs() {
-			signalAll(int(unix.SIGKILL))
-		}
 	}
 	w.memory = max(w.memory, cgroupNow.memoryUnkept())
 	for _, path := range writable {

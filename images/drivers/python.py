@@ -1,17 +1,19 @@
-"""Runs one Python program for Execgate.
+"""Runs Python programs for Execgate.
 
-The sandbox agent starts this file with descriptor 3 as the reading end of a pipe, and sends one
-JSON object through it, ended by EOF:
+The sandbox agent starts this file with descriptor 3 as the reading end of a pipe, and sends a job
+through it: one JSON object on one line, ended by a newline or by EOF:
 
-    {"code": str, "input": any, "env": {name: value}, "result": "/path/for/the/result"}
+    {"code": str, "input": any, "env": {name: value}, "result": "/path", "session": bool}
 
-"input" may be absent. Descriptors 0, 1 and 2 are the program's. What the program binds to the
-name `result` is written to the result path as JSON; if JSON cannot hold it, one line that says
-what to do goes to that path + ".error" instead.
+"input" and "session" may be absent. Descriptors 0, 1 and 2 are the program's. What the program
+binds to the name `result` is written to the result path as JSON; if JSON cannot hold it, one line
+that says what to do goes to that path + ".error" instead.
 
 An interpreter can be parked: started ahead of its job, with modules to import as arguments. The
 variable EXECGATE_READY then names a descriptor on which it writes P when it waits for the job and
-T when it has it.
+T when it has it. In a session it stays: it writes D and the exit status, one byte, when a program
+has ended, and waits for the next job. As a fork server, which EXECGATE_FORK asks for, it is parked
+once and becomes many programs, each in a copy of it.
 
 Nothing heavy is imported here: `_json` is the C half of `json`, without the 6 ms that `re` costs.
 """
@@ -26,6 +28,7 @@ from _json import encode_basestring, make_encoder, make_scanner
 
 JOB_FD = 3
 READY = "EXECGATE_READY"
+FORK = "EXECGATE_FORK"
 WORKSPACE = "/workspace"
 FILENAME = "main.py"
 BAKED_MATPLOTLIB = "/opt/execgate/matplotlib"
@@ -42,25 +45,48 @@ def main(preload):
             pass  # a program that wants the module will meet the same error, with its own line
     gc.freeze()  # what is there by now need not be looked through again
     ready = os.environ.pop(READY, None)
+    if ready is not None:
+        ready = int(ready)
+    fork = os.environ.pop(FORK, None)
+    if fork is not None:
+        ready = become_program(int(fork), ready)
     try:
-        if ready is not None:
-            os.write(int(ready), b"P")
+        if ready is not None and fork is None:
+            os.write(ready, b"P")
         job = read_job()
-        if ready is not None:
-            os.write(int(ready), b"T" if job else b"")
-            os.close(int(ready))
+        stays = job is not None and job.get("session")
+        if not stays:
+            os.close(JOB_FD)
+            if ready is not None:
+                os.write(ready, b"T" if job else b"")
+                os.close(ready)
     except Exception as error:
-        print(f"execgate: the job could not be read: {error!r}", file=sys.stderr)
-        return DRIVER_FAULT
+        return fail("the job could not be read", error)
     if job is None:
         return 0  # parked, and never needed
-    return run(job)
+    return stay(job, ready) if stays else run(job)
+
+
+def fail(what, error):
+    print(f"execgate: {what}: {error!r}", file=sys.stderr)
+    return DRIVER_FAULT
+
+
+unread = b""  # of descriptor 3
 
 
 def read_job():
-    """Returns the job, or None if the pipe was closed without one."""
-    with io.FileIO(JOB_FD) as pipe:
-        text = pipe.readall().decode().strip()
+    """Returns the next job, or None if the pipe was closed without one."""
+    global unread
+    parts, part = [], unread
+    while b"\n" not in part:
+        parts.append(part)
+        part = os.read(JOB_FD, 65536)
+        if not part:
+            break
+    line, _, unread = part.partition(b"\n")
+    parts.append(line)
+    text = b"".join(parts).decode().strip()
     if not text:
         return None
     try:
@@ -85,33 +111,51 @@ class Decoding:
 
 def run(job):
     """Runs the program and returns its exit status."""
-    source, result_path, env = job["code"], job["result"], job.get("env") or {}
-    os.environ.update(env)
-    if "TZ" in env:
-        import time
-
-        time.tzset()
-    os.chdir(WORKSPACE)
-    sys.path.insert(0, WORKSPACE)
-    sys.argv = [FILENAME]
-    SourceLines.of(source)
-
-    module = type(sys)("__main__")
-    names = vars(module)
-    names.update(
-        __builtins__=builtins, __file__=FILENAME, INPUT_DATA=job.get("input")
-    )
-    sys.modules["__main__"] = module
+    source, result_path = job["code"], job["result"]
+    set_environment(job.get("env") or {})
+    names = new_main()
+    prepare(names, FILENAME, source, job.get("input"))
 
     pid = os.getpid()
-    job = env = None
-    status = execute(source, names)
+    job = None
+    status = execute(source, FILENAME, names)
     join_threads()
     # A child that the program forked comes by here too; the result is its parent's to give.
     if "result" in names and os.getpid() == pid:
         write_result(names["result"], result_path)
     finish(names)
     return status
+
+
+def new_main():
+    """Returns the names of a new module __main__."""
+    sys.path.insert(0, WORKSPACE)
+    module = sys.modules["__main__"] = type(sys)("__main__")
+    names = vars(module)
+    names["__builtins__"] = builtins
+    return names
+
+
+def prepare(names, filename, source, value):
+    os.chdir(WORKSPACE)
+    sys.argv = [filename]
+    SourceLines.add(filename, source)
+    names.update(__file__=filename, INPUT_DATA=value)
+
+
+def set_environment(env):
+    """Sets variables, where None stands for none, and returns what they were."""
+    before = {name: os.environ.get(name) for name in env}
+    for name, value in env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if "TZ" in env:
+        import time
+
+        time.tzset()
+    return before
 
 
 def finish(names):
@@ -125,28 +169,39 @@ def finish(names):
     gc.collect()
 
 
-def execute(source, names):
+def execute(source, filename, names):
     try:
-        exec(compile_program(source), names)
+        exec(compile_program(source, filename), names)
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code
         print(stop.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        # Our own frames are none of the program's business.
-        while error.__traceback__ and error.__traceback__.tb_frame.f_globals is globals():
-            error.__traceback__ = error.__traceback__.tb_next
+        error.__traceback__ = without_driver(error.__traceback__)
         report(error)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def compile_program(source):
+def without_driver(traceback):
+    """Our own frames, such as that of a write, are none of the program's business."""
+    ours = lambda entry: entry is not None and entry.tb_frame.f_globals is globals()
+    while ours(traceback):
+        traceback = traceback.tb_next
+    entry = traceback
+    while entry is not None:
+        while ours(entry.tb_next):
+            entry.tb_next = entry.tb_next.tb_next
+        entry = entry.tb_next
+    return traceback
+
+
+def compile_program(source, filename):
     try:
-        return compile(source, FILENAME, "exec", dont_inherit=True)
+        return compile(source, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        lines = SourceLines.entry[2]
+        lines = SourceLines.entries[filename][2]
         if error.lineno and error.lineno <= len(lines):
             error.text = lines[error.lineno - 1]  # not that of a file of the same name
         raise
@@ -173,6 +228,273 @@ def join_threads():
             threading._shutdown()
         except BaseException as error:
             report(error)
+
+
+# Sessions
+
+
+class Interrupts:
+    """The handler of SIGINT while no program runs: it only notes that one came."""
+
+    noted = False
+
+    @classmethod
+    def note(cls, number, frame):
+        cls.noted = True
+
+
+def stay(job, ready):
+    """Runs one job after another, until the pipe is closed, with the names that those before it
+    bound. Returns the exit status of the interpreter."""
+    from _signal import SIGINT, signal
+
+    signal(SIGINT, Interrupts.note)
+    descriptors = [JOB_FD] if ready is None else [JOB_FD, ready]
+    try:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        # What a program forks must not hold them either.
+        os.register_at_fork(after_in_child=lambda: close_all(descriptors))
+        if ready is not None:
+            os.set_blocking(ready, False)  # whoever fills it up must not make the driver wait
+        return run_jobs(job, ready)
+    except Exception as error:
+        return fail("the session is lost", error)
+
+
+def run_jobs(job, ready):
+    pid, names, number = os.getpid(), new_main(), 0
+    while job is not None:
+        number += 1
+        Interrupts.noted = False
+        tell(ready, b"T")
+        status = run_in_session(job, names, number)
+        if os.getpid() != pid:  # a child that the program forked
+            join_threads()
+            finish(names)
+            return status
+        tell(ready, bytes((ord("D"), (status or 0) & 0xFF)))
+        job = None
+        job = read_job()
+    finish(names)
+    return 0
+
+
+def tell(ready, word):
+    if ready is not None:
+        os.write(ready, word)
+
+
+def close_all(descriptors):
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass  # the program's own doing
+
+
+def run_in_session(job, names, number):
+    """Runs the program and returns its exit status. An interrupt ends the program, wherever it
+    arrives from the taking of the job to the end of this."""
+    from _signal import ITIMER_REAL, SIGINT, default_int_handler, setitimer, signal
+
+    source, result_path, pid = job["code"], job["result"], os.getpid()
+    # A traceback through a function of an earlier job must show that job's lines.
+    filename = FILENAME if number == 1 else f"main-{number}.py"
+    names.pop("result", None)
+    before = set_environment(job.get("env") or {})
+    prepare(names, filename, source, job.get("input"))
+    renew_stdin()
+    job = None
+    try:
+        signal(SIGINT, default_int_handler)
+        if Interrupts.noted:
+            raise KeyboardInterrupt
+        status = execute(source, filename, names)
+        if os.getpid() != pid:
+            return status
+        if "result" in names:
+            write_result(names["result"], result_path)
+        flush()
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:
+        status = 1
+    # Setting a handler calls the one before for what has come meanwhile, which may raise again.
+    try:
+        try:
+            signal(SIGINT, Interrupts.note)
+        except BaseException:
+            signal(SIGINT, Interrupts.note)
+    except BaseException:
+        signal(SIGINT, Interrupts.note)
+    setitimer(ITIMER_REAL, 0)  # an alarm that was set for this program is not for the next
+    set_environment(before)
+    return status
+
+
+def renew_stdin():
+    """Descriptor 0 is a file that was filled anew: what was read ahead of it is stale."""
+    try:
+        stream = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        stream.buffer.raw.name = "<stdin>"
+    except OSError:
+        stream = None  # closed by a program, and so as if there were none
+    sys.stdin = sys.__stdin__ = stream
+
+
+# The fork server
+
+
+def become_program(control, ready):
+    """Waits for programs to run, and returns in a process that has one to run, under a user of its
+    own and with nothing of this server. Returns the descriptor that is EXECGATE_READY to it.
+
+    The server is one process that waits, and its successor, which does so once the first has taken
+    a program or has died. So whatever a program does to its process, the server is another one, of
+    another user."""
+    import _socket
+    import resource  # drop_privileges needs it when it is too late to look for it
+
+    try:
+        forget_matplotlib()
+        libc = load_libc()
+        socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, control)
+        while True:
+            successor = fork_successor()
+            if successor is not None:
+                break
+        os.write(ready, b"P")
+        message, ancillary, flags, _ = socket.recvmsg(
+            1 << 20, _socket.CMSG_SPACE(5 * 4), _socket.MSG_CMSG_CLOEXEC
+        )
+        if not message:
+            os.write(successor, b"E")
+            os._exit(0)
+        socket.detach()
+        os.write(successor, b"G")
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            raise ValueError("the message does not fit")
+        order, end = make_scanner(Decoding)(message.decode(), 0)
+        descriptors = memoryview(ancillary[0][2]).cast("i").tolist()
+        take_descriptors(descriptors)
+        drop_privileges(libc, order["uid"], order["pids"])
+        os.environ.clear()
+        for name, value in order["env"]:
+            os.environ[name] = value
+        renew_copies()
+    except BaseException as error:
+        try:
+            print(f"execgate: the program could not be started: {error!r}", file=sys.stderr)
+        finally:
+            os._exit(DRIVER_FAULT)
+    return 4
+
+
+def fork_successor():
+    """Forks the process that waits next. Returns the descriptor that it waits on, or None in it,
+    once the one before has taken a program or died.
+
+    Its parent is gone at once, so that it is process 1's child and no program's to wait for."""
+    reading, writing = os.pipe()
+    while not fork_grandchild():
+        # Programs hold as many processes as the sandbox may have, and nothing tells when one ends.
+        import time
+
+        time.sleep(0.05)
+    if Successor.is_this:
+        Successor.is_this = False
+        os.close(writing)
+        os.setsid()
+        word = os.read(reading, 1)
+        os.close(reading)
+        if word == b"E":
+            os._exit(0)
+        return None
+    os.close(reading)
+    return writing
+
+
+class Successor:
+    is_this = False
+
+
+def fork_grandchild():
+    """Returns whether a grandchild was made; it is called in both, and Successor tells which."""
+    try:
+        child = os.fork()
+    except OSError:
+        return False
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        if os.fork():
+            os._exit(0)
+    except OSError:
+        os._exit(1)
+    Successor.is_this = True
+    return True
+
+
+def take_descriptors(descriptors):
+    """Makes these five 0 to 4, and closes all others."""
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    if len(descriptors) != 5:
+        raise ValueError("there must be 5 descriptors")
+    above = [fcntl(descriptor, F_DUPFD_CLOEXEC, 5) for descriptor in descriptors]
+    for number, descriptor in enumerate(above):
+        os.dup2(descriptor, number, inheritable=number < JOB_FD)
+    os.closerange(5, os.sysconf("SC_OPEN_MAX"))
+
+
+CAPABILITIES = (5, 6, 7, 8)  # KILL, SETGID, SETUID, SETPCAP: all that the server has
+PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24
+
+
+def load_libc():
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+    # capset(2): version 3, this process, and two sets of three words without a bit.
+    libc.no_capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    return libc
+
+
+def drop_privileges(libc, uid, processes):
+    from resource import RLIMIT_NPROC, setrlimit  # loaded by then
+
+    def check(returned):
+        if returned != 0:
+            raise OSError("a privilege could not be dropped")
+
+    if type(uid) is not int or uid < 1000:
+        raise ValueError("not the user of a program")
+    os.umask(0o022)
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, b"1000")
+    os.close(fd)
+    setrlimit(RLIMIT_NPROC, (processes, processes))
+    for capability in CAPABILITIES:
+        check(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    check(libc.capset(*libc.no_capabilities))  # the inheritable ones outlive a change of user
+    # What a process started anew would be; without, its own files in /proc are not its own.
+    check(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def renew_copies():
+    """What is to be another in each program: random numbers, files of its user's, its input."""
+    for name in ("random", "numpy.random"):
+        module = sys.modules.get(name)
+        if module is not None:
+            module.seed()
+    if "matplotlib" in sys.modules:
+        prepare_matplotlib(sys.modules["matplotlib"].get_configdir())
+    renew_stdin()
 
 
 # Output
@@ -242,32 +564,31 @@ class ImportHooks:
 
 
 class SourceLines:
-    """Gives linecache the program's text, which is in no file, for its tracebacks. A file of the
-    same name in the workspace would be shown instead if this waited for a loader to be asked."""
+    """Gives linecache the programs' texts, which are in no files, for their tracebacks. A file of
+    the same name in the workspace would be shown instead if this waited for a loader to be asked."""
 
-    entry = None
+    entries = {}
 
     @classmethod
-    def of(cls, source):
+    def add(cls, filename, source):
         lines = io.StringIO(source, newline=None).readlines()
-        cls.entry = (len(source), None, lines, FILENAME)
+        cls.entries[filename] = (len(source), None, lines, filename)
         linecache = sys.modules.get("linecache")
         if linecache is not None:
             cls.give(linecache)
 
     @classmethod
     def give(cls, linecache):
-        if cls.entry is not None:
-            linecache.cache[FILENAME] = cls.entry
+        linecache.cache.update(cls.entries)
 
 
-def prepare_matplotlib():
+def prepare_matplotlib(folder=None):
     """Points matplotlib at a writable copy of the baked cache: it complains on stderr about one
     that it cannot write, and needs 2 s to make its own."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     if "MPLCONFIGDIR" in os.environ or not os.path.isdir(BAKED_MATPLOTLIB):
         return
-    folder = f"/tmp/matplotlib-{os.getuid()}"
+    folder = folder or f"/tmp/matplotlib-{os.getuid()}"
     try:
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(BAKED_MATPLOTLIB):
@@ -277,6 +598,17 @@ def prepare_matplotlib():
     except OSError:
         pass  # a full /tmp: matplotlib says so itself
     os.environ["MPLCONFIGDIR"] = folder
+
+
+def forget_matplotlib():
+    """Removes the copy that matplotlib was preloaded with: each program makes its own, as its own
+    user, where matplotlib will go on looking for it."""
+    folder = os.environ.get("MPLCONFIGDIR")
+    if "matplotlib" not in sys.modules or folder is None:
+        return
+    for name in os.listdir(folder):
+        os.remove(f"{folder}/{name}")
+    os.rmdir(folder)
 
 
 def save_figures(backend_bases):
@@ -403,12 +735,16 @@ def write_file(path, data):
         os.close(fd)
 
 
-def leave(status):
+def flush():
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:
             pass  # closed, by the program or by whoever reads it
+
+
+def leave(status):
+    flush()
     os._exit((status or 0) & 0xFF)
 
 

@@ -30,6 +30,9 @@ type Config struct {
 	StopGrace time.Duration
 	// StartTimeout bounds creating and starting a sandbox. Zero: 30 s.
 	StartTimeout time.Duration
+	// ReusedMax is how many sandboxes are kept for further jobs of their owners
+	// at most, where policy grants that. Zero: 8.
+	ReusedMax int
 	// Warm are the sandboxes to keep parked; none where it is empty.
 	Warm   []Warm
 	Logger *slog.Logger
@@ -77,12 +80,18 @@ type Language struct {
 // UIDRange is a range of user ids, which are also used as group ids.
 type UIDRange struct{ First, Count int }
 
+// maxUID is past the last of Config.UIDs: a sandbox that is reused has
+// wire.UserCount users for each, and ids have 32 bits, the last of which means
+// none.
+const maxUID = 1<<20 - 1
+
 // Defaults of Config.
 const (
 	defaultFirstUID     = 210_000
 	defaultUIDCount     = 1024
 	defaultStopGrace    = 500 * time.Millisecond
 	defaultStartTimeout = 30 * time.Second
+	defaultReusedMax    = 8
 )
 
 func (c Config) withDefaults() (Config, error) {
@@ -102,6 +111,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.UIDs == (UIDRange{}) {
 		c.UIDs = UIDRange{defaultFirstUID, defaultUIDCount}
 	}
+	if c.UIDs.First+c.UIDs.Count > maxUID {
+		errs = append(errs, fmt.Errorf("the users %d to %d are too high: the last must be below %d", c.UIDs.First, c.UIDs.First+c.UIDs.Count-1, maxUID))
+	}
 	if c.UIDs.First < 1000 || c.UIDs.Count < 1 {
 		errs = append(errs, fmt.Errorf("the users %d to %d are not for sandboxes: the first must be 1000 or more", c.UIDs.First, c.UIDs.First+c.UIDs.Count-1))
 	}
@@ -110,6 +122,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = defaultStartTimeout
+	}
+	if c.ReusedMax == 0 {
+		c.ReusedMax = defaultReusedMax
 	}
 	for i, w := range c.Warm {
 		if w.Target < 0 || w.Max < w.Target {

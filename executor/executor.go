@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/executor/wire"
 )
 
 // Executor runs jobs in sandboxes of one engine.
@@ -19,6 +20,8 @@ type Executor struct {
 	uids     uids
 	running  running
 	pool     *pool
+	reused   *reused
+	sessions sessions
 	busy     atomic.Int32 // executions under way
 	underWay underWay
 	leftover chan struct{} // tells the reaper not to wait
@@ -37,6 +40,7 @@ func New(cfg Config) (*Executor, error) {
 	e := &Executor{cfg: cfg, engines: engines, uids: uids{UIDRange: cfg.UIDs}, leftover: make(chan struct{}, 1)}
 	e.uids.n.Store(rand.Uint32()) // two gateways seldom meet on a user
 	e.pool = newPool(e)
+	e.reused = newReused(e)
 	return e, nil
 }
 
@@ -48,9 +52,11 @@ func New(cfg Config) (*Executor, error) {
 func (e *Executor) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { e.pool.run(ctx) })
+	beside.Go(func() { e.reused.run(ctx) })
 	beside.Go(func() { e.keepImages(ctx) })
 	e.reapUntil(ctx)
 	beside.Wait()
+	e.sessions.empty(e)
 	e.underWay.stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
@@ -80,12 +86,14 @@ func (e *Executor) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Execute runs one job in one sandbox. Whatever the program does is a Result;
-// an error means that the engine or the gateway failed, and that the program's
+// Execute runs one job: in a sandbox of its own, or in that of its session, or,
+// where the grant allows it, in one that ran a job of the same owner before.
+// Whatever the program does is a Result; an error means that the engine or the gateway failed, and that the program's
 // effects, if it was started, are unknown. Errors are of KindUnavailable where
 // the same job may succeed later. When ctx is cancelled the sandbox is killed
-// and the outcome is cancelled. Job.ID is unique among those under way. Execute
-// may be called by many at once.
+// and the outcome is cancelled; in a session the program is interrupted first.
+// Job.ID is unique among those under way. Execute may be called by many at once,
+// though a session takes one job at a time (session.go has its errors).
 func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Result, error) {
 	if !e.underWay.begin() {
 		return execution.Result{}, unavailable(errors.New("the gateway is stopping"))
@@ -96,6 +104,9 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 	}
 	e.busy.Add(1)
 	defer e.busy.Add(-1)
+	if job.Session != "" {
+		return e.executeInSession(ctx, job)
+	}
 	engine, err := e.engines.get(ctx)
 	if err != nil {
 		return cancelledOr(ctx, err)
@@ -104,39 +115,70 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 	if err != nil {
 		return cancelledOr(ctx, err)
 	}
-	if sb := e.pool.claim(ctx, job, image); sb != nil {
+	for {
+		sb, warm, err := e.sandboxFor(ctx, engine, job, image)
+		if errors.Is(err, errNoMemory) {
+			return execution.Result{
+				Outcome: execution.OutcomeOutOfMemory, Usage: execution.Usage{LimitsHit: []string{"memory_mib"}},
+			}, nil
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				e.engines.doubt(ctx, engine, err)
+			}
+			return cancelledOr(ctx, err)
+		}
 		result, err := e.use(ctx, engine, sb, job, image)
-		if !errors.Is(err, errNotBegun) || ctx.Err() != nil {
-			result.Usage.Warm = err == nil
-			return result, err
+		if warm && errors.Is(err, errNotBegun) && ctx.Err() == nil {
+			continue // it died between the claim and the program's start: nothing was run
 		}
-		// It died between the claim and the program's start: nothing was run.
+		result.Usage.Warm = warm && err == nil
+		return result, err
 	}
-	sb, err := e.open(ctx, engine, spec{
-		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
-		Image: image.facts, Engine: engine.facts,
-	})
-	if errors.Is(err, errNoMemory) {
-		return execution.Result{
-			Outcome: execution.OutcomeOutOfMemory, Usage: execution.Usage{LimitsHit: []string{"memory_mib"}},
-		}, nil
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			e.engines.doubt(ctx, engine, err)
-		}
-		return cancelledOr(ctx, err)
-	}
-	return e.use(ctx, engine, sb, job, image)
 }
 
-// use runs the job in a sandbox and discards it.
-func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
-	defer e.discard(sb)
-	result, err := e.converse(ctx, sb, job, image)
+// sandboxFor takes a sandbox that is up (warm), or makes one: where the grant
+// allows it, one that the owner's next job can have.
+func (e *Executor) sandboxFor(ctx context.Context, engine *engine, job execution.Job, image imageState) (sb *sandbox, warm bool, err error) {
+	s := spec{
+		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
+		Profile: sealed, Image: image.facts, Engine: engine.facts,
+	}
+	if sb := e.reused.claim(ctx, job, image); sb != nil {
+		return sb, true, nil
+	}
+	if e.reused.reserve(job) {
+		sb, err = e.reused.open(ctx, engine, s, job, image)
+		return sb, false, err
+	}
+	if sb := e.pool.claim(ctx, job, image, s.Deadline); sb != nil {
+		return sb, true, nil
+	}
+	sb, err = e.open(ctx, engine, s)
+	return sb, false, err
+}
+
+// use runs the job in a sandbox, which is then discarded, or cleaned for another
+// job of the same owner.
+func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job execution.Job, image imageState) (result execution.Result, err error) {
+	left := execution.SessionEnded // also where it panics
+	defer func() {
+		switch {
+		case left == execution.SessionEnded && sb.keep == wire.KeepReuse:
+			e.reused.lose(sb)
+		case left == execution.SessionEnded:
+			e.discard(sb)
+		case sb.keep == wire.KeepReuse:
+			e.reused.putBack(sb)
+		default:
+			e.retire(sb)
+		}
+	}()
+	result, err = e.converse(ctx, sb, job, image)
 	if err != nil {
 		e.engines.doubt(context.WithoutCancel(ctx), engine, err)
 	}
+	left, result.Session = result.Session, ""
 	return result, err
 }
 

@@ -43,8 +43,8 @@ func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Execu
 	cfg := executor.Config{
 		Gateway: execution.NewID("test_", time.Now()), Agent: agent,
 		Images: []executor.Image{{Name: "python", Reference: reference, Languages: map[string]executor.Language{
-			"bash":   {Command: []string{"/usr/bin/env", "--chdir=/opt/execgate/drivers", "/bin/bash", "main.sh"}, Text: true},
-			"python": {Command: []string{"/usr/bin/python3", "-I", "/opt/execgate/drivers/python.py"}},
+			"bash":   {Command: []string{"/usr/bin/env", "--chdir=/opt/execgate/drivers", "/bin/bash", "main.sh"}, Text: true, Session: true},
+			"python": {Command: []string{"/usr/bin/python3", "-I", "/opt/execgate/drivers/python.py"}, Session: true, Fork: true},
 		}}},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

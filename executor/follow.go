@@ -15,8 +15,10 @@ import (
 
 const (
 	// lastWords is how long an agent that was told to kill its program has to
-	// report its counters before the engine kills the sandbox.
-	lastWords = 150 * time.Millisecond
+	// report its counters before the engine kills the sandbox; in a session,
+	// whose files would be lost with it, a little longer.
+	lastWords        = 150 * time.Millisecond
+	lastWordsSession = 400 * time.Millisecond
 	// drainTimeout bounds reading what a dead sandbox left in the stream, and
 	// waiting for an engine that does not kill.
 	drainTimeout = 2 * time.Second
@@ -48,6 +50,9 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
 				c.ending.began = time.Now()
 				c.feed.begin()
+				if c.stopWanted {
+					c.stop(clock)
+				}
 			}
 			if ended := c.take(frame); ended {
 				return nil
@@ -63,7 +68,7 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 		case <-exceeded:
 			exceeded = nil
 			c.ending.outputExceeded = true
-			c.strike(clock)
+			c.stop(clock)
 		case <-clock.C:
 			if c.phase == starting {
 				return unavailable(fmt.Errorf("%w within %s", errNotBegun, c.e.cfg.StartTimeout))
@@ -76,10 +81,26 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 // cancel ends the program because nobody wants its result any more.
 func (c *conversation) cancel(clock *time.Timer) {
 	c.ending.cancelled = true
-	if c.phase == starting {
+	if c.phase == starting && c.sb.keep != wire.KeepSession {
 		c.kill(clock) // files may be on their way, where a signal has no place
 	} else {
+		c.stop(clock)
+	}
+}
+
+// stop ends the program: at once, or in a session by an interrupt first, after
+// which the interpreter's state is still there.
+func (c *conversation) stop(clock *time.Timer) {
+	if c.sb.keep != wire.KeepSession {
 		c.strike(clock)
+		return
+	}
+	switch c.phase {
+	case starting:
+		c.stopWanted = true // there is nothing yet that a signal would reach
+	case going:
+		c.signal(unix.SIGINT)
+		c.enter(stopping, clock, c.e.cfg.StopGrace)
 	}
 }
 
@@ -96,7 +117,11 @@ func (c *conversation) tick(clock *time.Timer) {
 	switch c.phase {
 	case going:
 		c.ending.timedOut = true
-		c.signal(unix.SIGTERM)
+		polite := unix.SIGTERM
+		if c.sb.keep == wire.KeepSession {
+			polite = unix.SIGINT
+		}
+		c.signal(polite)
 		c.enter(stopping, clock, c.e.cfg.StopGrace)
 	case stopping:
 		c.strike(clock)
@@ -110,7 +135,7 @@ func (c *conversation) tick(clock *time.Timer) {
 // signal asks the agent to signal the program. It may never arrive; kill is
 // what is relied on.
 func (c *conversation) signal(n unix.Signal) {
-	go wire.Write(c.sb.control, wire.FrameSignal, []byte{byte(n)})
+	go wire.Write(c.sb.control, wire.FrameSignal, wire.SignalPayload(byte(n), c.sb.round))
 }
 
 // strike kills the program through the agent, which then still tells how it
@@ -118,7 +143,11 @@ func (c *conversation) signal(n unix.Signal) {
 func (c *conversation) strike(clock *time.Timer) {
 	c.signal(unix.SIGKILL)
 	c.measure()
-	c.enter(dying, clock, lastWords)
+	if c.sb.keep == wire.KeepSession {
+		c.enter(dying, clock, lastWordsSession)
+	} else {
+		c.enter(dying, clock, lastWords)
+	}
 }
 
 // kill ends the sandbox through the engine. The stream then ends by itself.

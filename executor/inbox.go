@@ -2,7 +2,6 @@ package executor
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor/wire"
@@ -39,11 +38,10 @@ func (in *inbox) close() { close(in.done) }
 
 // read passes frames on until the agent's last word. Its error is what the
 // agent did wrong, or the end of the stream.
-func (in *inbox) read(control io.Reader) (err error) {
+func (in *inbox) read(frames *wire.Reader) (err error) {
 	defer func() { in.lost <- err }()
-	reader := wire.NewReader(control, in.next)
 	for {
-		frame, err := reader.Next()
+		frame, err := frames.Next(in.next)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ var (
 func receive(t testing.TB, from io.Reader) (passed []wire.FrameType, err error) {
 	t.Helper()
 	in := newInbox(little)
-	go in.read(from)
+	go in.read(wire.NewReader(from))
 	defer in.close()
 	for {
 		select {
@@ -126,7 +126,7 @@ func TestInboxEndless(t *testing.T) {
 func TestInboxCloses(t *testing.T) {
 	in := newInbox(little)
 	done := make(chan error, 1)
-	go func() { done <- in.read(strings.NewReader(started + ended)) }()
+	go func() { done <- in.read(wire.NewReader(strings.NewReader(started + ended))) }()
 	in.close()
 	select {
 	case <-done:
@@ -142,7 +142,7 @@ func FuzzInbox(f *testing.F) {
 	f.Fuzz(func(t *testing.T, bytes []byte) {
 		in := newInbox(little)
 		done := make(chan error, 1)
-		go func() { done <- in.read(strings.NewReader(string(bytes))) }()
+		go func() { done <- in.read(wire.NewReader(strings.NewReader(string(bytes)))) }()
 		var files, size, results int64
 		var last wire.FrameType
 		for {

@@ -88,11 +88,13 @@ func (c *conversation) result() execution.Result {
 	r.Usage.LimitsHit = c.ending.limitsHit()
 	wall, cpu, peak := c.used()
 	r.Usage.WallMS, r.Usage.CPUMS = wall.Milliseconds(), cpu.Milliseconds()
+	r.Usage.OutputBytes = c.output.count()
 	r.Usage.PeakMemoryMiB = (peak + 1<<20 - 1) >> 20
 	x := c.ending.exited
 	if x == nil {
 		return r
 	}
+	r.Usage.PeakProcesses = min(x.Processes, c.job.Grant.Limits.PIDs)
 	if r.Outcome == execution.OutcomeExited {
 		r.ExitCode = &x.ExitCode
 	}

@@ -17,6 +17,7 @@ type output struct {
 
 	mu   sync.Mutex
 	left int64 // bytes
+	seen int64 // bytes
 	open int   // copies that have not ended
 	done chan struct{}
 }
@@ -59,6 +60,7 @@ func (o *output) add(s *stream, p []byte) []byte {
 	fits := min(int64(len(p)), o.left)
 	s.kept.Write(p[:fits])
 	o.left -= fits
+	o.seen += int64(len(p))
 	if fits < int64(len(p)) {
 		s.truncated = true
 		select {
@@ -96,6 +98,13 @@ func (o *output) wait(timeout time.Duration, cancelled <-chan struct{}) {
 	case <-give:
 	case <-cancelled:
 	}
+}
+
+// count returns how many bytes were written to both.
+func (o *output) count() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.seen
 }
 
 // take returns what was kept of a stream so far.

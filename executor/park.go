@@ -24,47 +24,55 @@ func (e *Executor) park(ctx context.Context, w Warm, image imageState) (*sandbox
 	}
 	sb, err := e.open(ctx, engine, spec{
 		Gateway: e.cfg.Gateway, Execution: execution.NewID("parked_", time.Now()), Deadline: time.Now().Add(parkedDeadline),
-		Grant: execution.Grant{Image: image.digest, Runtime: w.Runtime, Limits: w.Limits},
-		Image: image.facts, Engine: engine.facts,
+		Grant:   execution.Grant{Image: image.digest, Runtime: w.Runtime, Limits: w.Limits},
+		Profile: sealed, Image: image.facts, Engine: engine.facts,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := sb.park(ctx, e.cfg.StartTimeout, slices.Concat(image.Languages[w.Language].Command, w.Preload), w.Limits.PIDs); err != nil {
+	if err := e.parkDriver(ctx, sb, parkable{image.Languages[w.Language], w.Preload}); err != nil {
 		e.discard(sb)
-		return nil, fmt.Errorf("park a driver (the agent said %q): %w", sb.words, err)
+		return nil, err
 	}
 	return sb, nil
 }
 
-// park starts the driver and waits until it is ready for a job.
-func (sb *sandbox) park(ctx context.Context, timeout time.Duration, argv []string, pids int64) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// parkable is a driver that can wait for its job, and what it imports ahead of it.
+type parkable struct {
+	Language
+	preload []string
+}
+
+// parkDriver starts a driver in a sandbox and waits until it is ready for a job.
+func (e *Executor) parkDriver(ctx context.Context, sb *sandbox, driver parkable) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartTimeout)
 	defer cancel()
+	process := wire.Process{
+		Argv: slices.Concat(driver.Command, driver.preload), Env: environment(nil), PIDs: sb.spec.Grant.Limits.PIDs,
+		Stays: sb.stays, Fork: sb.forks,
+	}
+	if err := sb.park(ctx, process); err != nil {
+		return unavailable(fmt.Errorf("park a driver (the agent said %q): %w", sb.words, err))
+	}
+	return nil
+}
+
+func (sb *sandbox) park(ctx context.Context, process wire.Process) error {
 	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
 	defer stop()
-	if err := sb.openStreams(); err != nil {
+	if sb.streams == nil {
+		if err := sb.openStreams(); err != nil {
+			return err
+		}
+	}
+	if err := wire.WriteJSON(sb.control, wire.FramePark, process); err != nil {
 		return err
 	}
-	if err := wire.WriteJSON(sb.control, wire.FramePark, wire.Process{Argv: argv, Env: environment(nil), PIDs: pids}); err != nil {
-		return err
-	}
-	if _, err := wire.NewReader(sb.control, map[wire.FrameType]int{wire.FrameParked: 0}).Next(); err != nil {
+	if _, err := sb.next(ctx, map[wire.FrameType]int{wire.FrameParked: 0}); err != nil {
 		return err
 	}
 	sb.parked = true
 	return nil
-}
-
-// alive reports whether the sandbox can still be spoken with. Its stream ends
-// with the container, and the agent ends with a driver that dies while parked.
-func (sb *sandbox) alive() bool {
-	select {
-	case <-sb.session.Done():
-		return false
-	default:
-		return true
-	}
 }
 
 // adjust gives a parked sandbox the memory and CPU of a grant, where they

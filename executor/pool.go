@@ -33,16 +33,17 @@ func newPool(e *Executor) *pool {
 	return p
 }
 
-// claim takes a parked sandbox that is just what the job was granted, and
-// adjusts its limits where they differ. It returns nil where there is none, and
-// the job starts cold.
-func (p *pool) claim(ctx context.Context, job execution.Job, image imageState) *sandbox {
-	defer p.kick()
+// claim takes a parked sandbox that is just what the job was granted and may be
+// had until the deadline, and adjusts its limits where they differ. It returns
+// nil where there is none, and the job starts cold.
+func (p *pool) claim(ctx context.Context, job execution.Job, image imageState, deadline time.Time) *sandbox {
 	for {
-		sb := p.take(job, image)
+		sb := p.take(job, image, deadline)
 		if sb == nil {
+			p.kick()
 			return nil
 		}
+		time.AfterFunc(settleDelay, p.kick)
 		if !sb.alive() {
 			p.e.discard(sb)
 			continue
@@ -58,14 +59,14 @@ func (p *pool) claim(ctx context.Context, job execution.Job, image imageState) *
 	}
 }
 
-func (p *pool) take(job execution.Job, image imageState) *sandbox {
+func (p *pool) take(job execution.Job, image imageState, deadline time.Time) *sandbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.choose(job, image)
 	if s == nil {
 		return nil
 	}
-	return s.take(job, image, p.e.deadline(job), time.Now())
+	return s.take(job, image, deadline, time.Now())
 }
 
 // choose prefers a shelf that has preloaded what the program names.
@@ -81,6 +82,16 @@ func (p *pool) choose(job execution.Job, image imageState) *shelf {
 		}
 	}
 	return plain
+}
+
+// preload are the modules that a program's driver imports ahead of it, if any.
+func (p *pool) preload(job execution.Job, image imageState) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.choose(job, image); s != nil {
+		return s.Preload
+	}
+	return nil
 }
 
 // kick makes the pool look at itself soon.

@@ -30,16 +30,27 @@ var (
 	errNotBegun   = errors.New("the program did not begin")
 )
 
-// sandbox is a container that is up, verified, and ready for one program.
+// sandbox is a container that is up, verified, and ready for a program.
 type sandbox struct {
 	cli     *client.Client
 	id      string
 	session *wire.Session
 	control net.Conn
-	streams *streams // nil until they are opened
-	words   *words   // what the agent itself wrote to stderr
-	spec    spec     // what it was built from, and adjusted to
-	parked  bool     // its driver waits for a job
+	frames  *wire.Reader // of control
+	streams *streams     // of the next program; nil until they are opened
+	words   *words       // what the agent itself wrote to stderr
+	spec    spec         // what it was built from, and adjusted to
+
+	parked bool      // its driver waits for a job
+	keep   wire.Keep // what becomes of it when its program has ended
+	stays  bool      // its driver takes further jobs
+	forks  bool      // its driver forks for each job
+	round  uint32    // programs that it was given
+
+	// Of one that is reused.
+	reuse  reuseKey
+	made   time.Time
+	driver *parkable // is parked in it; nil where none is
 }
 
 // streams are those of the program.
@@ -161,20 +172,58 @@ func (sb *sandbox) unstarted(ctx context.Context, cause error) error {
 func (sb *sandbox) openControl(ctx context.Context) (err error) {
 	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
 	defer stop()
-	sb.control, err = sb.session.Open(wire.KindControl)
+	if sb.control, err = sb.session.Open(wire.KindControl); err == nil {
+		sb.frames = wire.NewReader(sb.control)
+	}
 	return err
 }
 
 // hello waits for the agent's first word.
 func (sb *sandbox) hello(ctx context.Context) (wire.Hello, error) {
-	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
-	defer stop()
 	var hello wire.Hello
-	frame, err := wire.NewReader(sb.control, map[wire.FrameType]int{wire.FrameHello: maxHello}).Next()
+	frame, err := sb.next(ctx, map[wire.FrameType]int{wire.FrameHello: maxHello})
 	if err != nil {
-		return hello, errors.Join(err, ctx.Err())
+		return hello, err
 	}
 	return hello, frame.Decode(&hello)
+}
+
+// next waits for the agent's next word, which may be one of those given. Where
+// ctx ends before it comes, the sandbox is lost.
+func (sb *sandbox) next(ctx context.Context, may map[wire.FrameType]int) (wire.Frame, error) {
+	stop := context.AfterFunc(ctx, func() { sb.session.Close() })
+	defer stop()
+	frame, err := sb.frames.Next(may)
+	if err != nil {
+		return frame, errors.Join(err, ctx.Err())
+	}
+	return frame, nil
+}
+
+// alive reports whether the sandbox can still be spoken with. Its stream ends
+// with the container, and the agent ends with a driver that dies while parked.
+func (sb *sandbox) alive() bool {
+	select {
+	case <-sb.session.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// settleDelay is how long the removal of a sandbox whose program has ended, and
+// the making of the next parked one, wait: they would take the processors from
+// the answer to whom it ran for.
+const settleDelay = 20 * time.Millisecond
+
+// retire discards a sandbox in which nothing runs any more, a little later.
+func (e *Executor) retire(sb *sandbox) {
+	sb.session.Close()
+	e.underWay.Add(1)
+	time.AfterFunc(settleDelay, func() {
+		defer e.underWay.Done()
+		e.discard(sb)
+	})
 }
 
 // discard removes a sandbox in the background; Run waits for it.

@@ -50,11 +50,26 @@ type spec struct {
 	Gateway   string
 	Execution string
 	Deadline  time.Time // when anyone may reap the container
-	UID       int
+	UID       int       // in the profile reusable, the block of users that its programs get
+	Profile   profile
 	Grant     execution.Grant
 	Image     imageFacts
 	Engine    engineFacts
 }
+
+// profile is how agent and programs share a sandbox.
+type profile string
+
+const (
+	// sealed: one user without any capability, and one program.
+	sealed profile = "sealed"
+	// reusable: the agent is root with the capabilities to become and to end
+	// programs, each of which is a user of its own, without any capability.
+	reusable profile = "reusable"
+)
+
+// reusableCapabilities are those of the agent in the profile reusable.
+var reusableCapabilities = []string{"KILL", "SETGID", "SETPCAP", "SETUID"}
 
 // imageFacts are what an image's metadata would add to a container.
 type imageFacts struct {
@@ -92,15 +107,24 @@ func (s spec) build() (options, error) {
 		"/dev/shm":     tmpfsOptions(l.ShmMiB, "noexec,mode=1777"),
 		wire.Workspace: tmpfsOptions(l.WorkspaceMiB, fmt.Sprintf("mode=0755,uid=%d,gid=%d", s.UID, s.UID)),
 	}
+	user, command, capabilities := fmt.Sprintf("%d:%d", s.UID, s.UID), strslice.StrSlice{}, strslice.StrSlice(nil)
+	switch s.Profile {
+	case sealed:
+	case reusable:
+		user, command, capabilities = "0:0", strslice.StrSlice{wire.ReusableArgument, strconv.Itoa(s.firstUser())}, reusableCapabilities
+		tmpfs[wire.Workspace] = tmpfsOptions(l.WorkspaceMiB, "mode=1777")
+	default:
+		return options{}, fmt.Errorf("no profile %q", s.Profile)
+	}
 	maps.Copy(masks, tmpfs)
 
 	config := &container.Config{
 		Image:       s.Image.ID,
-		User:        fmt.Sprintf("%d:%d", s.UID, s.UID),
+		User:        user,
 		Hostname:    "sandbox",
 		WorkingDir:  "/",
 		Entrypoint:  strslice.StrSlice{wire.AgentPath},
-		Cmd:         strslice.StrSlice{},
+		Cmd:         command,
 		Env:         s.environment(),
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		StopSignal:  "SIGKILL",
@@ -113,6 +137,7 @@ func (s spec) build() (options, error) {
 		DNS:            []string{"127.0.0.1"},
 		ReadonlyRootfs: true,
 		CapDrop:        strslice.StrSlice{"ALL"},
+		CapAdd:         capabilities,
 		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + s.Engine.Seccomp},
 		IpcMode:        container.IPCModeNone,
 		CgroupnsMode:   container.CgroupnsModePrivate,
@@ -143,6 +168,10 @@ func (s spec) build() (options, error) {
 	}
 	return options{config, host}, nil
 }
+
+// firstUser is the first of the users that programs get in the profile reusable:
+// a block of its own for each UID, past all that are given singly.
+func (s spec) firstUser() int { return s.UID * wire.UserCount }
 
 // checkGrant refuses what cannot be carried out literally.
 func checkGrant(g execution.Grant) error {

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // sample is a grant and an image that use everything a specification has.
 func sample() spec {
 	return spec{
-		Gateway: "gw_1", Execution: "ex_1", Deadline: time.UnixMilli(1_700_000_000_000), UID: 210_007,
+		Gateway: "gw_1", Execution: "ex_1", Deadline: time.UnixMilli(1_700_000_000_000), UID: 210_007, Profile: sealed,
 		Grant: execution.Grant{
 			Image: "sha256:" + strings.Repeat("a", 64), Runtime: "runc",
 			Limits: execution.Limits{

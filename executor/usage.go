@@ -71,7 +71,7 @@ const (
 // plausible reports whether an agent can have meant what it said.
 func plausible(x wire.Exited) bool {
 	const most = int64(1) << 50 // far past any duration in microseconds, or size
-	for _, n := range []int64{x.WallUS, x.CPUUS, x.PeakMemory, x.OOMKills} {
+	for _, n := range []int64{x.WallUS, x.CPUUS, x.PeakMemory, x.OOMKills, x.Processes} {
 		if n < 0 || n > most {
 			return false
 		}

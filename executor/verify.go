@@ -71,7 +71,7 @@ func engineControls(s spec, c container.InspectResponse) []control {
 		check("privileged", false, got.Privileged),
 		check("read_only", true, got.ReadonlyRootfs),
 		check("capabilities", want.CapDrop, got.CapDrop),
-		check("capabilities", 0, len(got.CapAdd)),
+		check("capabilities", sorted(want.CapAdd), withoutPrefix(got.CapAdd)),
 		check("security_options", sorted(want.SecurityOpt), sorted(got.SecurityOpt)),
 		check("ipc", want.IpcMode, got.IpcMode),
 		check("pid_namespace", want.PidMode, got.PidMode),
@@ -91,6 +91,22 @@ func engineControls(s spec, c container.InspectResponse) []control {
 		check("log", want.LogConfig.Type, got.LogConfig.Type),
 	}
 }
+
+// withoutPrefix lists capabilities as they are asked for: newer engines give them
+// back with the kernel's prefix.
+func withoutPrefix(names []string) []string {
+	var list []string
+	for _, name := range names {
+		list = append(list, strings.TrimPrefix(name, "CAP_"))
+	}
+	return sorted(list)
+}
+
+// Sets of capabilities as /proc shows them.
+const (
+	none         = "0000000000000000"
+	reusableMask = "00000000000001e0" // reusableCapabilities
+)
 
 // gvisor is the engine's name of gVisor. Any other name is held to what runc
 // shows, which is the strictest.
@@ -141,17 +157,19 @@ func kernelOf(r wire.Report) string {
 // everyControl is what every runtime shows.
 func everyControl(s spec, r wire.Report) []control {
 	l := s.Grant.Limits
-	id := strconv.Itoa(s.UID)
+	id, held := strconv.Itoa(s.UID), none
+	if s.Profile == reusable {
+		id, held = "0", reusableMask
+	}
 	ids := strings.Join([]string{id, id, id, id}, "\t")
-	const none = "0000000000000000"
 	return []control{
 		{"user", ids, r.Status["Uid"]},
 		{"user", ids, r.Status["Gid"]},
 		{"groups", id, cmp.Or(r.Status["Groups"], id)}, // some runtimes leave the list empty
 		{"capabilities", none, r.Status["CapInh"]},
-		{"capabilities", none, r.Status["CapPrm"]},
-		{"capabilities", none, r.Status["CapEff"]},
-		{"capabilities", none, r.Status["CapBnd"]},
+		{"capabilities", held, r.Status["CapPrm"]},
+		{"capabilities", held, r.Status["CapEff"]},
+		{"capabilities", held, r.Status["CapBnd"]},
 		{"capabilities", none, r.Status["CapAmb"]},
 		{"no_new_privileges", "1", r.Status["NoNewPrivs"]},
 		{"network", "lo", strings.Join(r.Interfaces, ",")},

@@ -228,19 +228,6 @@ func (g *Gateway) getFile(x *exchange) error {
 	return nil
 }
 
-// decodePath decodes the path of a file as it stands in a URL, once, or says what
-// is wrong with it.
-func decodePath(raw string) (name, wrong string) {
-	name, err := url.PathUnescape(raw)
-	switch {
-	case err != nil:
-		return "", "must be percent-encoded as URLs are"
-	case !utf8.ValidString(name):
-		return "", "must be UTF-8"
-	}
-	return name, checkPath(name)
-}
-
 // file returns the session and the path that the request's URL names. The path is
 // decoded once, from the URL as it was sent.
 func (x *exchange) file() (id, name string, err error) {
@@ -252,7 +239,16 @@ func (x *exchange) file() (id, name string, err error) {
 	if !ok {
 		return "", "", errSessionNotFound()
 	}
-	name, wrong := decodePath(raw)
+	name, err = url.PathUnescape(raw)
+	wrong := ""
+	switch {
+	case err != nil:
+		wrong = "must be percent-encoded as URLs are"
+	case !utf8.ValidString(name):
+		wrong = "must be UTF-8"
+	default:
+		wrong = checkPath(name)
+	}
 	if wrong != "" {
 		return "", "", &execution.Error{Kind: execution.KindInvalid, Code: "path_invalid", Detail: "the path of the file " + wrong}
 	}

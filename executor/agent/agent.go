@@ -2,12 +2,14 @@
 
 // Package agent is the program that is process 1 inside every sandbox. It
 // speaks with the gateway over its standard input and output, starts one
-// program, carries the program's streams, and reports how it ended.
+// program at a time, carries the program's streams, and reports how it ended.
 //
 // In the profile "sealed" it has no capability and shares its user with the
 // program, which is hostile: the agent makes itself unreadable, ignores every
 // signal that can be ignored, and keeps no secret. Where the program still
-// brings it down, the gateway decides the outcome from outside.
+// brings it down, the gateway decides the outcome from outside. In the profile
+// "reusable" it is root with four capabilities, each program is a user of its
+// own, and between two programs the sandbox is cleaned (clean.go).
 package agent
 
 import (
@@ -19,7 +21,6 @@ import (
 	"runtime"
 
 	"github.com/execgate/execgate/executor/wire"
-	"golang.org/x/sys/unix"
 )
 
 // Frames that the gateway may send. The gateway is trusted, so these bounds
@@ -28,42 +29,65 @@ var fromGateway = map[wire.FrameType]int{
 	wire.FrameFile:   64 << 20,
 	wire.FrameStart:  64 << 20,
 	wire.FramePark:   1 << 20,
-	wire.FrameSignal: 1,
+	wire.FrameSignal: 5,
+	wire.FrameSync:   0,
+	wire.FrameFetch:  1 << 14,
 }
 
 // Main runs the agent and returns its exit code. With "exec" as its first
 // argument it is the short-lived program that becomes the user's program.
 func Main(args []string) int {
-	if len(args) > 1 && args[1] == "exec" {
+	if len(args) > 1 && args[1] == execArgument {
 		return becomeProgram(args[2:])
 	}
-	if err := protect(); err != nil {
-		fmt.Fprintln(os.Stderr, "execgate-agent:", err)
-		return 1
-	}
-	// The agent shares the sandbox's CPU with the program; more threads would
-	// only take processes away from it.
-	runtime.GOMAXPROCS(2)
-	spawnThreads(spareThreads)
-	stdio, err := openStdio()
-	if err == nil {
-		err = serve(stdio)
-	}
-	if err != nil {
+	if err := run(args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "execgate-agent:", err)
 		return 1
 	}
 	return 0
 }
 
+func run(args []string) error {
+	users, err := usersOf(args)
+	if err != nil {
+		return err
+	}
+	if err := protect(); err != nil {
+		return err
+	}
+	// The agent shares the sandbox's CPU with the program; more threads would
+	// only take processes away from it.
+	runtime.GOMAXPROCS(2)
+	spawnThreads(spareThreads)
+	stdio, err := openStdio()
+	if err != nil {
+		return err
+	}
+	return serve(stdio, users)
+}
+
+// agent is one sandbox's, with one program at a time.
+type agent struct {
+	session  *wire.Session
+	control  net.Conn
+	frames   chan wire.Frame // closed when the gateway has ended the session
+	users    users
+	children *children
+	before   leftover // what is in the sandbox that no program has left
+
+	last   uint32   // round
+	unfit  error    // why a file of the next program could not be laid
+	parked *process // waits for its job, or, of a session, for its next one
+	zygote *zygote  // forks for each job
+}
+
 // serve speaks with the gateway until the gateway ends the session.
-func serve(conn io.ReadWriteCloser) error {
+func serve(conn io.ReadWriteCloser, users users) error {
 	session, err := wire.Serve(conn)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-
 	kind, control, err := session.Accept()
 	if err != nil {
 		return err
@@ -71,33 +95,98 @@ func serve(conn io.ReadWriteCloser) error {
 	if kind != wire.KindControl {
 		return fmt.Errorf("the first stream is of kind %d, not control", kind)
 	}
-	hello := wire.Hello{Version: wire.Version, Arch: runtime.GOARCH, Report: report()}
+	seen, err := report(users)
+	if err != nil {
+		return err
+	}
+	hello := wire.Hello{Version: wire.Version, Arch: runtime.GOARCH, Report: seen}
 	if err := wire.WriteJSON(control, wire.FrameHello, hello); err != nil {
 		return err
 	}
-	streams, err := acceptStreams(session)
-	if err != nil {
-		return ended(err)
-	}
-	return ended(converse(control, streams))
+	a := &agent{session: session, control: control, frames: make(chan wire.Frame), users: users, children: newChildren()}
+	go a.receive()
+	a.before = look()
+	return a.follow()
 }
 
-// ended turns the end of the session, which is the gateway's to bring about,
-// into no error.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
+// receive reads frames until the session ends.
+func (a *agent) receive() {
+	defer close(a.frames)
+	reader := wire.NewReader(a.control)
+	for {
+		frame, err := reader.Next(fromGateway)
+		if err != nil {
+			return
+		}
+		a.frames <- frame
 	}
-	return err
+}
+
+// follow does what the gateway asks, one thing after another, until it ends the
+// session.
+func (a *agent) follow() error {
+	for frame := range a.frames {
+		var err error
+		switch frame.Type {
+		case wire.FrameFile:
+			if a.unfit == nil {
+				a.unfit = a.lay(frame)
+			}
+		case wire.FrameSync:
+			err = wire.WriteJSON(a.control, wire.FrameDone, wire.Done{Problem: problemOf(a.unfit)})
+			a.unfit = nil
+		case wire.FrameFetch:
+			err = a.fetch(frame)
+		case wire.FramePark:
+			err = a.park(frame)
+		case wire.FrameStart:
+			err = a.round(frame)
+		case wire.FrameSignal: // came too late for its program
+		default:
+			err = fmt.Errorf("frame %d is not for an agent", frame.Type)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// park starts a driver ahead of its job and waits until it is ready for it.
+func (a *agent) park(frame wire.Frame) error {
+	var spec wire.Process
+	if err := frame.Decode(&spec); err != nil {
+		return err
+	}
+	if a.parked != nil { // it was not the one that is needed
+		a.parked.leave()
+		a.parked = nil
+		a.children.killAll()
+	}
+	var err error
+	switch {
+	case spec.Fork:
+		a.zygote, err = a.startZygote(spec)
+	default:
+		a.parked, err = a.launch(spec, true, true, a.users.of(a.last+1))
+		if err == nil {
+			err = a.parked.park()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	a.before = look()
+	return wire.Write(a.control, wire.FrameParked, nil)
 }
 
 // streams are those of one program.
 type streams struct{ stdin, stdout, stderr net.Conn }
 
-func acceptStreams(session *wire.Session) (streams, error) {
+func (a *agent) acceptStreams() (streams, error) {
 	var s streams
 	for s.stdin == nil || s.stdout == nil || s.stderr == nil {
-		kind, stream, err := session.Accept()
+		kind, stream, err := a.session.Accept()
 		if err != nil {
 			return s, err
 		}
@@ -115,123 +204,56 @@ func acceptStreams(session *wire.Session) (streams, error) {
 	return s, nil
 }
 
-// converse takes files and a program from the control stream, runs it, and
-// reports its end. A program that cannot be started has ended, as in a shell.
-func converse(control net.Conn, s streams) error {
-	frames := wire.NewReader(control, fromGateway)
-	r := request{streams: s}
-	if err := r.receive(control, frames); err != nil {
+// round runs one program and reports its end. One that cannot be started has
+// ended, as in a shell.
+func (a *agent) round(frame wire.Frame) error {
+	var start wire.Start
+	if err := frame.Decode(&start); err != nil {
 		return err
 	}
-	unfit := r.begin()
-	if err := wire.Write(control, wire.FrameStarted, nil); err != nil {
+	streams, err := a.acceptStreams()
+	if err != nil {
 		return err
 	}
-	go forwardSignals(frames)
+	a.last = start.Round
+	r := &round{agent: a, start: start, streams: streams, uid: a.users.of(start.Round)}
+	unfit := a.unfit
+	a.unfit = nil
+	if unfit == nil {
+		unfit = r.begin()
+	}
+	if err := wire.Write(a.control, wire.FrameStarted, nil); err != nil {
+		return err
+	}
 	var exited wire.Exited
 	if unfit != nil {
-		exited = s.refuse(unfit)
+		exited = r.refuse(unfit)
 	} else {
-		exited = r.program.wait()
-		if err := collect(control, r.start, &exited); err != nil {
+		stop := r.takeSignals()
+		exited = r.wait()
+		stop()
+		if err := as(r.uid, func() error { return r.collect(&exited) }); err != nil {
 			return err
 		}
 	}
-	if err := wire.WriteJSON(control, wire.FrameExited, exited); err != nil {
+	if err := wire.WriteJSON(a.control, wire.FrameExited, exited); err != nil {
 		return err
 	}
-	// The gateway removes the sandbox. Until then this process must not end,
-	// or its last words could be lost with the stream.
-	select {}
+	if start.Keep != wire.KeepReuse {
+		return nil // the gateway ends the sandbox, or goes on with the session
+	}
+	return wire.WriteJSON(a.control, wire.FrameCleaned, a.clean(r.uid))
 }
 
-// request is what the gateway asks of this sandbox.
-type request struct {
-	streams streams
-	start   wire.Start
-	unfit   error    // why the program cannot be started, which is the request's own doing
-	program *program // parked, and then running
-}
-
-// receive takes frames until the one that starts the program. Its error means
-// that the stream is broken, or that a driver cannot be parked.
-func (r *request) receive(control net.Conn, frames *wire.Reader) error {
-	for {
-		frame, err := frames.Next()
-		if err != nil {
-			return err
-		}
-		switch {
-		case frame.Type == wire.FrameFile:
-			if r.unfit == nil {
-				r.unfit = layFile(frame)
-			}
-		case frame.Type == wire.FrameStart:
-			return frame.Decode(&r.start)
-		case frame.Type == wire.FramePark && r.program == nil:
-			if err := r.park(frame); err != nil {
-				return err
-			}
-			if err := wire.Write(control, wire.FrameParked, nil); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("frame %d before start", frame.Type)
-		}
+// problemOf is why a file could not be laid or read, in the gateway's words.
+func problemOf(err error) wire.Problem {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, os.ErrNotExist):
+		return wire.ProblemNotFound
+	case isFull(err), errors.Is(err, errTooLarge):
+		return wire.ProblemTooLarge
 	}
-}
-
-// park starts a driver ahead of its job and waits until it is ready for it.
-func (r *request) park(frame wire.Frame) (err error) {
-	var process wire.Process
-	if err := frame.Decode(&process); err != nil {
-		return err
-	}
-	if r.program, err = launch(process, r.streams, true, true); err != nil {
-		return err
-	}
-	return r.program.parked()
-}
-
-// begin starts the program, or gives the driver that is parked its job. Its
-// error is why the program cannot be started.
-func (r *request) begin() (err error) {
-	if r.unfit != nil {
-		return r.unfit
-	}
-	if r.program == nil {
-		if r.start.Process == nil {
-			return errors.New("start without a program")
-		}
-		if r.program, err = launch(*r.start.Process, r.streams, r.start.Job != nil, false); err != nil {
-			return err
-		}
-	}
-	r.program.begin(r.start.Job)
-	return nil
-}
-
-// refuse tells the caller why the program cannot be started.
-func (s streams) refuse(unfit error) wire.Exited {
-	fmt.Fprintln(s.stderr, "execgate: cannot start the program:", unfit)
-	s.stdout.Close()
-	s.stderr.Close()
-	exited := wire.Exited{ExitCode: exitCannotRun}
-	cgroupNow.counters(&exited)
-	if errors.Is(unfit, unix.ENOSPC) {
-		exited.FullMounts = []string{wire.Workspace}
-	}
-	return exited
-}
-
-// forwardSignals delivers the gateway's signals until the session ends, and
-// then ends the sandbox: without a gateway nobody is left to take a result.
-func forwardSignals(frames *wire.Reader) {
-	for {
-		frame, err := frames.Next()
-		if err != nil || frame.Type != wire.FrameSignal || len(frame.Payload) != 1 {
-			os.Exit(1)
-		}
-		signalAll(int(frame.Payload[0]))
-	}
+	return wire.ProblemRefused
 }

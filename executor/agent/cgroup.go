@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/execgate/execgate/executor/wire"
 )
 
 // cgroup reads the sandbox's own control group, which a private cgroup
@@ -67,19 +65,30 @@ func sum(a, b string) string {
 	return strconv.FormatInt(x+y, 10)
 }
 
-// counters fills in what the sandbox has used.
-func (c cgroup) counters(exited *wire.Exited) {
-	exited.CPUUS = c.cpuUS()
+// counters are what the sandbox has used since it is up.
+type counters struct {
+	cpuUS        int64
+	memory, peak int64 // bytes
+	oomKills     int64
+	pidsRefused  int64
+}
+
+func (c cgroup) counters() counters {
+	now := counters{cpuUS: c.cpuUS(), memory: c.memory(), pidsRefused: c.field("pids", "pids.events", "max")}
 	if c.v2 {
-		exited.PeakMemory = c.number("", "memory.peak")
-		exited.OOMKills = c.field("", "memory.events", "oom_kill")
+		now.peak, now.oomKills = c.number("", "memory.peak"), c.field("", "memory.events", "oom_kill")
 	} else {
-		exited.PeakMemory = max(exited.PeakMemory, c.number("memory", "memory.max_usage_in_bytes"))
-		exited.OOMKills = c.field("memory", "memory.oom_control", "oom_kill")
+		now.peak, now.oomKills = c.number("memory", "memory.max_usage_in_bytes"), c.field("memory", "memory.oom_control", "oom_kill")
 	}
-	if c.field("pids", "pids.events", "max") > 0 {
-		exited.PIDsHit = true
+	return now
+}
+
+// memory is what is in use, in bytes.
+func (c cgroup) memory() int64 {
+	if c.v2 {
+		return c.number("", "memory.current")
 	}
+	return c.number("memory", "memory.usage_in_bytes")
 }
 
 // cpuUS is the processor time that was used so far, in microseconds.
@@ -88,15 +97,6 @@ func (c cgroup) cpuUS() int64 {
 		return c.field("", "cpu.stat", "usage_usec")
 	}
 	return c.number("cpuacct", "cpuacct.usage") / 1000
-}
-
-// memoryUnkept is the memory in use, in bytes, of a sandbox whose kernel keeps
-// no peak of it, as gVisor's; 0 of any other.
-func (c cgroup) memoryUnkept() int64 {
-	if c.v2 || exists(filepath.Join(c.root, "memory", "memory.max_usage_in_bytes")) {
-		return 0
-	}
-	return c.number("memory", "memory.usage_in_bytes")
 }
 
 func (c cgroup) pidsCurrent() (int64, bool) { return c.try("pids", "pids.current") }

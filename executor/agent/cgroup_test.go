@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/execgate/execgate/executor/wire"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -30,14 +29,14 @@ func tree(t *testing.T, files map[string]string) cgroup {
 var (
 	v1Files = map[string]string{
 		"memory/memory.limit_in_bytes": "134217728\n", "memory/memory.memsw.limit_in_bytes": "134217728\n",
-		"memory/memory.max_usage_in_bytes": "7340032\n", "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+		"memory/memory.usage_in_bytes": "5242880\n", "memory/memory.max_usage_in_bytes": "7340032\n", "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
 		"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "100000\n", "cpu/cpu.shares": "256\n",
 		"cpuacct/cpuacct.usage": "31000999\n",
 		"pids/pids.max":         "74\n", "pids/pids.current": "13\n", "pids/pids.peak": "19\n", "pids/pids.events": "max 3\n",
 	}
 	v2Files = map[string]string{
 		"cgroup.controllers": "cpu memory pids\n",
-		"memory.max":         "134217728\n", "memory.swap.max": "0\n", "memory.peak": "7340032\n",
+		"memory.max":         "134217728\n", "memory.swap.max": "0\n", "memory.current": "5242880\n", "memory.peak": "7340032\n",
 		"memory.events": "low 0\nhigh 0\nmax 12\noom 2\noom_kill 2\noom_group_kill 0\n",
 		"cpu.max":       "25000 100000\n", "cpu.weight": "10\n", "cpu.stat": "usage_usec 31000\nuser_usec 1\nsystem_usec 1\n",
 		"pids.max": "74\n", "pids.current": "13\n", "pids.peak": "19\n", "pids.events": "max 3\n",
@@ -58,10 +57,9 @@ func TestCgroup(t *testing.T) {
 		if diff := cmp.Diff(limits, got); diff != "" {
 			t.Errorf("%s: limits (-want +got):\n%s", name, diff)
 		}
-		var exited wire.Exited
-		c.counters(&exited)
-		if diff := cmp.Diff(wire.Exited{CPUUS: 31000, PeakMemory: 7340032, OOMKills: 2, PIDsHit: true}, exited); diff != "" {
-			t.Errorf("%s: counters (-want +got):\n%s", name, diff)
+		want := counters{cpuUS: 31000, memory: 5 << 20, peak: 7340032, oomKills: 2, pidsRefused: 3}
+		if got := c.counters(); got != want {
+			t.Errorf("%s: counters %+v, want %+v", name, got, want)
 		}
 		current, ok1 := c.pidsCurrent()
 		peak, ok2 := c.pidsPeak()
@@ -93,10 +91,8 @@ func TestCgroupWithoutLimits(t *testing.T) {
 		if diff := cmp.Diff(c.want, g.limits()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		var exited wire.Exited
-		g.counters(&exited)
-		if exited.OOMKills != 0 || exited.PIDsHit || exited.CPUUS != 0 || exited.PeakMemory != 0 {
-			t.Errorf("%s: counters %+v", name, exited)
+		if got := g.counters(); got != (counters{}) {
+			t.Errorf("%s: counters %+v", name, got)
 		}
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/execgate/execgate/executor/wire"
@@ -18,18 +20,26 @@ import (
 // outFolder, in the workspace, is where a program leaves its artifacts.
 const outFolder = "out"
 
-// layFile writes a file of the request into the workspace. os.Root keeps it
-// there whatever its path says.
-func layFile(frame wire.Frame) error {
+// lay writes a file into the workspace, for the next program and as its user.
+func (a *agent) lay(frame wire.Frame) error {
 	name, content, err := frame.File()
 	if err != nil {
 		return err
 	}
+	return as(a.users.of(a.last+1), func() error { return layFile(name, content) })
+}
+
+// layFile replaces a file or makes it. os.Root keeps it in the workspace
+// whatever its path says, and a file is all that it replaces.
+func layFile(name string, content []byte) error {
 	root, err := os.OpenRoot(wire.Workspace)
 	if err != nil {
 		return fmt.Errorf("open the workspace: %w", err)
 	}
 	defer root.Close()
+	if err := plain(root, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lay file: %w", err)
+	}
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("lay file: %w", err)
 	}
@@ -39,11 +49,71 @@ func layFile(frame wire.Frame) error {
 	return nil
 }
 
+// plain fails unless name is a regular file with no link on the way to it. No
+// program runs meanwhile that could change that.
+func plain(root *os.Root, name string) error {
+	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
+		info, err := root.Lstat(folder)
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is no folder", folder)
+		}
+	}
+	info, err := root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", name)
+	}
+	return nil
+}
+
+// fetch sends a file of the workspace, or why it cannot.
+func (a *agent) fetch(frame wire.Frame) error {
+	var want wire.Fetch
+	if err := frame.Decode(&want); err != nil {
+		return err
+	}
+	file, size, err := openPlain(want.Path, want.Max)
+	if err != nil {
+		return wire.WriteJSON(a.control, wire.FrameDone, wire.Done{Problem: problemOf(err)})
+	}
+	defer file.Close()
+	return wire.WriteFile(a.control, wire.FrameContent, want.Path, size, file)
+}
+
+func openPlain(name string, most int64) (*os.File, int64, error) {
+	root, err := os.OpenRoot(wire.Workspace)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the workspace: %w", err)
+	}
+	defer root.Close()
+	if err := plain(root, name); err != nil {
+		return nil, 0, err
+	}
+	file, err := root.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() > most {
+		err = errTooLarge
+	}
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
+}
+
 // collect sends the result and the artifacts. Every process of the program is
-// gone by now, so nothing changes under the reader, but what they left is
-// hostile: links, devices, pipes and deep trees are passed over.
-func collect(control io.Writer, start wire.Start, exited *wire.Exited) error {
-	if err := sendResult(control, start.ResultBytes, exited); err != nil {
+// gone or frozen by now, so nothing changes under the reader, but what they left
+// is hostile: links, devices, pipes and deep trees are passed over.
+func (r *round) collect(exited *wire.Exited) error {
+	if err := sendResult(r.agent.control, r.start.ResultBytes, exited); err != nil {
 		return err
 	}
 	workspace, err := os.OpenRoot(wire.Workspace)
@@ -59,7 +129,42 @@ func collect(control io.Writer, start wire.Start, exited *wire.Exited) error {
 		return nil // the program took its own right to read it
 	}
 	defer out.Close()
-	return sendArtifacts(control, out, start, exited)
+	return r.sendArtifacts(out, exited)
+}
+
+// fileTimes tell files apart from what they were: by path, the file's number and
+// the time of its last change, which a program cannot set.
+type fileTimes map[string][3]int64
+
+// artifactTimes lists what is in the folder for artifacts.
+func artifactTimes() fileTimes {
+	times := fileTimes{}
+	root, err := os.OpenRoot(filepath.Join(wire.Workspace, outFolder))
+	if err != nil {
+		return times
+	}
+	defer root.Close()
+	fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fs.SkipDir
+		case entry.IsDir() && strings.Count(name, "/") >= maxDepth:
+			return fs.SkipDir
+		}
+		if info, err := entry.Info(); err == nil {
+			times[name] = timeOf(info)
+		}
+		return nil
+	})
+	return times
+}
+
+func timeOf(info fs.FileInfo) [3]int64 {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return [3]int64{}
+	}
+	return [3]int64{int64(stat.Ino), int64(stat.Ctim.Sec), int64(stat.Ctim.Nsec)}
 }
 
 // resultErrorBytes bounds what a driver may say about a result it cannot write.
@@ -118,9 +223,10 @@ func openRegular(root *os.Root, name string, max int64) (*os.File, int64, error)
 // those above it.
 const maxDepth = 16
 
-// sendArtifacts sends the regular files below root within their limits.
-func sendArtifacts(control io.Writer, root *os.Root, start wire.Start, exited *wire.Exited) error {
-	bytes, count := start.FilesBytes, start.FilesCount
+// sendArtifacts sends the regular files below root within their limits: of a
+// session those that are new or have changed.
+func (r *round) sendArtifacts(root *os.Root, exited *wire.Exited) error {
+	bytes, count := r.start.FilesBytes, r.start.FilesCount
 	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -135,6 +241,9 @@ func sendArtifacts(control io.Writer, root *os.Root, start wire.Start, exited *w
 		if err != nil {
 			return nil
 		}
+		if before, ok := r.out[name]; ok && before == timeOf(info) {
+			return nil
+		}
 		if count == 0 || info.Size() > bytes || !utf8.ValidString(name) {
 			exited.FilesTruncated = true
 			return nil
@@ -147,6 +256,6 @@ func sendArtifacts(control io.Writer, root *os.Root, start wire.Start, exited *w
 		defer file.Close()
 		count--
 		bytes -= info.Size()
-		return wire.WriteFile(control, wire.FrameArtifact, name, info.Size(), file)
+		return wire.WriteFile(r.agent.control, wire.FrameArtifact, name, info.Size(), file)
 	})
 }

@@ -16,17 +16,22 @@ import (
 var statusFields = []string{"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
 // report says what this process sees around itself.
-func report() wire.Report {
-	return wire.Report{
-		Status:     status(),
+func report(users users) (r wire.Report, err error) {
+	r = wire.Report{
+		Status:     ownStatus(),
 		Interfaces: interfaces(),
-		Mounts:     mounts(),
 		Cgroup:     cgroupNow.limits(),
 		Rlimits:    rlimits(),
 	}
+	// What a program may write to is what counts.
+	err = as(users.of(0), func() error {
+		r.Mounts = mounts()
+		return nil
+	})
+	return r, err
 }
 
-func status() map[string]string {
+func ownStatus() map[string]string {
 	fields := map[string]string{}
 	content, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -84,7 +89,7 @@ func mounts() []wire.Mount {
 // masked file of /proc has /dev/null mounted over it, which keeps nothing.
 func canKeep(path string) bool {
 	var stat unix.Stat_t
-	if unix.Access(path, unix.W_OK) != nil || unix.Stat(path, &stat) != nil {
+	if unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) != nil || unix.Stat(path, &stat) != nil {
 		return false
 	}
 	return stat.Mode&unix.S_IFMT != unix.S_IFCHR

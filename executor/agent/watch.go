@@ -23,15 +23,15 @@ const watchInterval = 20 * time.Millisecond
 // of processes that was full, a mount that was full with unlinked files.
 type watch struct {
 	pids  int64         // granted to the program
-	own   int64         // threads of this process
+	own   int64         // processes and threads in the sandbox that are not the program's
 	begun chan struct{} // closed once the step through "exec" is over
 	stop  chan struct{}
 
-	mu      sync.Mutex
-	before  int64 // the peak of processes before the program was one
-	pidsHit bool
-	full    []string
-	memory  int64 // the most that was seen, in bytes
+	mu     sync.Mutex
+	before int64 // the peak of processes before the program was one
+	full   []string
+	used   int64 // bytes of memory, the most that was seen
+	most   int64 // processes and threads of the program, the most that was seen
 }
 
 func newWatch(pids, own int64) *watch {
@@ -41,8 +41,10 @@ func newWatch(pids, own int64) *watch {
 // run looks from time to time, once started reads as ended: the step through
 // "exec" has threads of its own, which are not the program's.
 func (w *watch) run(started *os.File) {
-	started.Read(make([]byte, 1))
-	started.Close()
+	if started != nil {
+		started.Read(make([]byte, 1))
+		started.Close()
+	}
 	w.begin()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -63,6 +65,13 @@ func (w *watch) begin() {
 	w.before, _ = cgroupNow.pidsPeak()
 }
 
+// memory is the most that was seen in use, in bytes.
+func (w *watch) memory() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.used
+}
+
 // finish takes a last look while what the main process left is still alive,
 // and writes what was seen into exited.
 func (w *watch) finish(exited *wire.Exited) {
@@ -71,9 +80,13 @@ func (w *watch) finish(exited *wire.Exited) {
 	w.look(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	exited.PIDsHit = w.pidsHit || w.peakReached()
+	if n, ok := cgroupNow.pidsPeak(); ok && n > w.before {
+		// A peak that was there before tells of the step through "exec" alone.
+		w.most = max(w.most, n-w.own)
+	}
+	exited.Processes = max(1, min(w.most, w.pids))
+	exited.PIDsHit = w.most >= w.pids
 	exited.FullMounts = w.full
-	exited.PeakMemory = w.memory
 }
 
 // look samples. gone is the number of processes that have just ended and were
@@ -81,26 +94,18 @@ func (w *watch) finish(exited *wire.Exited) {
 func (w *watch) look(gone int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n, ok := cgroupNow.pidsCurrent(); ok && n-w.own+gone >= w.pids {
-		w.pidsHit = true
+	if n, ok := cgroupNow.pidsCurrent(); ok {
+		w.most = max(w.most, n-w.own+gone)
 	}
-	w.memory = max(w.memory, cgroupNow.memoryUnkept())
+	w.used = max(w.used, cgroupNow.memory())
 	for _, path := range writable {
-		if !slices.Contains(w.full, path) && isFull(path) {
+		if !slices.Contains(w.full, path) && mountFull(path) {
 			w.full = append(w.full, path)
 		}
 	}
 }
 
-// peakReached asks the kernel for the most processes there ever were, which
-// shows a limit that was met and left between two looks. A peak that was there
-// before the program tells of the step through "exec" alone.
-func (w *watch) peakReached() bool {
-	n, ok := cgroupNow.pidsPeak()
-	return ok && n > w.before && n-w.own >= w.pids
-}
-
-func isFull(path string) bool {
+func mountFull(path string) bool {
 	var fs unix.Statfs_t
 	if unix.Statfs(path, &fs) != nil {
 		return false

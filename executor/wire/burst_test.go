@@ -222,7 +222,7 @@ func TestExecutionIsOneWriteEachWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	expected := map[FrameType]int{FrameStart: 1000, FrameStarted: 0, FrameExited: 1000}
-	if _, err := NewReader(theirs[0], expected).Next(); err != nil {
+	if _, err := NewReader(theirs[0]).Next(expected); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(theirs[1]); err != nil {
@@ -236,9 +236,9 @@ func TestExecutionIsOneWriteEachWay(t *testing.T) {
 	io.WriteString(theirs[2], "4\n")
 	theirs[2].Close()
 	WriteJSON(theirs[0], FrameExited, Exited{})
-	frames := NewReader(ours[0], expected)
+	frames := NewReader(ours[0])
 	for range 2 {
-		if _, err := frames.Next(); err != nil {
+		if _, err := frames.Next(expected); err != nil {
 			t.Fatal(err)
 		}
 	}

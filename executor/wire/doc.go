@@ -16,6 +16,18 @@
 //	gateway -> agent   signal*
 //	agent -> gateway   result?, artifact*, exited
 //
+// A sandbox that is kept goes on. In a session, until the next start, each of
+// these may come:
+//
+//	gateway -> agent   file*, sync         agent -> gateway   done
+//	gateway -> agent   fetch               agent -> gateway   content or done
+//
+// One that is reused is cleaned first, and may then be parked again:
+//
+//	agent -> gateway   cleaned
+//
+// The gateway opens stdin, stdout and stderr anew for each program.
+//
 // The gateway trusts nothing that it reads here: Reader bounds every frame, and
 // a frame out of order ends the sandbox.
 package wire

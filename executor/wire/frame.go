@@ -19,12 +19,17 @@ const (
 	FrameFile     FrameType = 2  // gateway: a file for the workspace
 	FrameStart    FrameType = 3  // gateway: Start as JSON
 	FrameStarted  FrameType = 4  // agent: empty, the program runs
-	FrameSignal   FrameType = 5  // gateway: one byte, the number of a signal for the program
+	FrameSignal   FrameType = 5  // gateway: a signal for the program, see SignalPayload
 	FrameResult   FrameType = 6  // agent: the program's result, as it wrote it
 	FrameArtifact FrameType = 7  // agent: a file the program left
 	FrameExited   FrameType = 8  // agent: Exited as JSON
 	FramePark     FrameType = 9  // gateway: Process as JSON, a driver to be started ahead of its job
 	FrameParked   FrameType = 10 // agent: empty, the driver waits for its job
+	FrameSync     FrameType = 11 // gateway: empty, asks what became of the files before it
+	FrameFetch    FrameType = 12 // gateway: Fetch as JSON
+	FrameContent  FrameType = 13 // agent: the file that was fetched
+	FrameDone     FrameType = 14 // agent: Done as JSON
+	FrameCleaned  FrameType = 15 // agent: Cleaned as JSON
 )
 
 // headerSize is the size of a frame's header: type, then the length of the
@@ -67,7 +72,7 @@ func WriteFrom(w io.Writer, typ FrameType, size int64, content io.Reader) error 
 	return writeFrom(w, typ, nil, size, content)
 }
 
-// WriteFile writes a FrameFile or FrameArtifact, as WriteFrom does. The payload
+// WriteFile writes a FrameFile, FrameArtifact or FrameContent, as WriteFrom does. The payload
 // is the length of the path as 16 bits, the path, and the content.
 func WriteFile(w io.Writer, typ FrameType, path string, size int64, content io.Reader) error {
 	if len(path) > maxPathLength {
@@ -94,7 +99,24 @@ func writeFrom(w io.Writer, typ FrameType, prefix []byte, size int64, content io
 	return nil
 }
 
-// File takes apart the payload of a FrameFile or FrameArtifact. The content
+// signalSize is the size of a FrameSignal's payload.
+const signalSize = 5
+
+// SignalPayload is the payload of a FrameSignal: the signal's number, and the
+// round it is meant for as 32 bits, big endian.
+func SignalPayload(signal byte, round uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{signal}, round)
+}
+
+// Signal takes apart the payload of a FrameSignal.
+func (f Frame) Signal() (signal byte, round uint32, err error) {
+	if len(f.Payload) != signalSize {
+		return 0, 0, fmt.Errorf("frame %d of %d bytes, not %d", f.Type, len(f.Payload), signalSize)
+	}
+	return f.Payload[0], binary.BigEndian.Uint32(f.Payload[1:]), nil
+}
+
+// File takes apart the payload of a FrameFile, FrameArtifact or FrameContent. The content
 // shares memory with the frame.
 func (f Frame) File() (path string, content []byte, err error) {
 	if len(f.Payload) < 2 {
@@ -120,28 +142,21 @@ func (f Frame) Decode(v any) error {
 }
 
 // Reader reads frames and refuses those that are larger than they may be.
-type Reader struct {
-	r *bufio.Reader
-	// max is the largest payload of each type, in bytes; a type that is not
-	// in it may not come.
-	max map[FrameType]int
-}
+type Reader struct{ r *bufio.Reader }
 
-// NewReader returns a Reader of r. max holds the largest payload, in bytes, of
-// every type that may come.
-func NewReader(r io.Reader, max map[FrameType]int) *Reader {
-	return &Reader{r: bufio.NewReader(r), max: max}
-}
+// NewReader returns a Reader of r, which nobody else may read from then on.
+func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReader(r)} }
 
-// Next reads one frame. It returns io.EOF at a clean end, and never allocates
-// more than the frame's type allows.
-func (r *Reader) Next() (Frame, error) {
+// Next reads one frame. may holds the largest payload, in bytes, of every type
+// that may come now. It returns io.EOF at a clean end, and never allocates more
+// than the frame's type allows.
+func (r *Reader) Next(may map[FrameType]int) (Frame, error) {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(r.r, header[:]); err != nil {
 		return Frame{}, err // io.EOF between frames, io.ErrUnexpectedEOF within one
 	}
 	typ, length := FrameType(header[0]), binary.BigEndian.Uint32(header[1:])
-	max, ok := r.max[typ]
+	max, ok := may[typ]
 	if !ok {
 		return Frame{}, fmt.Errorf("frame %d may not come here", typ)
 	}

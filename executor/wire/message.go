@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of this protocol. Both sides are built together, so a
 // difference means a wrong agent binary and refuses the sandbox.
-const Version = 2
+const Version = 3
 
 // Paths inside every sandbox.
 const (
@@ -14,13 +14,31 @@ const (
 	ResultPath  = "/tmp/.execgate-result"
 )
 
-// ReadyVariable names the descriptor on which a driver that is parked writes
-// ReadyParked when it waits for its job, and ReadyTaken when it has it; it then
-// closes it. A driver that is not parked has no such variable.
+// ReadyVariable names the descriptor on which a driver that is parked, or that
+// stays, writes ReadyParked when it waits for its first job, and ReadyTaken when
+// it has a job. It then closes it, or, if it stays, writes ReadyDone and the
+// exit status as one byte when the program has ended. Other drivers have no such
+// variable.
 const (
 	ReadyVariable = "EXECGATE_READY"
 	ReadyParked   = 'P'
 	ReadyTaken    = 'T'
+	ReadyDone     = 'D'
+)
+
+// SessionVariable is 1 for a driver that is started to stay.
+const SessionVariable = "EXECGATE_SESSION"
+
+// ForkVariable names the descriptor of the socket (SOCK_SEQPACKET) by which a
+// driver that forks gets its jobs: each a Fork as JSON, with the descriptors for
+// stdin, stdout, stderr, the job and ready.
+const ForkVariable = "EXECGATE_FORK"
+
+// ReusableArgument is the agent's first argument in a sandbox that may be
+// reused; the second is the first of UserCount users that its programs get.
+const (
+	ReusableArgument = "reusable"
+	UserCount        = 4096
 )
 
 // ResultErrorSuffix, added to the result's path, names the file in which a
@@ -70,12 +88,35 @@ type Process struct {
 	Env []string `json:"env"`
 	// PIDs is the most processes and threads that the program may have.
 	PIDs int64 `json:"pids"`
+	// Stays says that it is a driver that takes further jobs; Fork that it forks
+	// for each job, and is only parked.
+	Stays bool `json:"stays,omitempty"`
+	Fork  bool `json:"fork,omitempty"`
 }
+
+// Fork is what a driver that forks is told of its next program.
+type Fork struct {
+	UID  int         `json:"uid"`
+	PIDs int64       `json:"pids"`
+	Env  [][2]string `json:"env"`
+}
+
+// Keep is what becomes of a sandbox when its program has ended.
+type Keep string
+
+// The zero Keep is for one program only.
+const (
+	KeepSession Keep = "session" // files and interpreter stay for the next program
+	KeepReuse   Keep = "reuse"   // nothing stays but what was parked
+)
 
 // Start is the program to run.
 type Start struct {
-	// Process is what is started; nil where it was parked before.
-	Process *Process `json:"process,omitempty"`
+	// Round counts the programs of a sandbox, from 1. A FrameSignal names it.
+	Round uint32 `json:"round"`
+	Keep  Keep   `json:"keep,omitempty"`
+	// Process is what is started where nothing waits for the job.
+	Process Process `json:"process"`
 	// Job is what a driver reads from descriptor 3: a Driver as JSON, or code as
 	// it is. It is nil where the process is the program itself.
 	Job *string `json:"job,omitempty"`
@@ -91,6 +132,8 @@ type Driver struct {
 	Input  json.RawMessage   `json:"input,omitempty"`
 	Env    map[string]string `json:"env"`
 	Result string            `json:"result"` // where to write the result, as JSON
+	// Session says that the driver stays for further jobs.
+	Session bool `json:"session,omitempty"`
 }
 
 // Exited is the agent's last word about a program.
@@ -107,6 +150,8 @@ type Exited struct {
 	CPUUS  int64 `json:"cpu_us"`
 	// PeakMemory is in bytes, of the whole sandbox.
 	PeakMemory int64 `json:"peak_memory"`
+	// Processes is the most processes and threads that the program had at once.
+	Processes int64 `json:"processes"`
 	// OOMKills counts processes that the kernel killed for memory.
 	OOMKills int64 `json:"oom_kills"`
 	// PIDsHit is set where the sandbox held as many processes as granted, or
@@ -114,4 +159,48 @@ type Exited struct {
 	PIDsHit bool `json:"pids_hit"`
 	// FullMounts are the writable mounts that were seen full.
 	FullMounts []string `json:"full_mounts,omitempty"`
+
+	// Stayed says that the driver waits for another job.
+	Stayed bool `json:"stayed,omitempty"`
+}
+
+// Cleaned is what the agent found after it had cleaned a sandbox for another
+// program. One that left anything is removed.
+type Cleaned struct {
+	// Checks are all that were made, by name; those that failed say what was left.
+	Checks map[string]string `json:"checks"`
+}
+
+// The checks of Cleaned. The value of one that was passed is empty.
+const (
+	CheckProcesses = "processes"
+	CheckFiles     = "files" // names in the writable mounts
+	CheckSpace     = "space" // bytes and inodes used in them
+	CheckIPC       = "ipc"   // System V objects
+	CheckPorts     = "ports" // sockets that listen
+	CheckParked    = "parked"
+)
+
+// Checks are those that a Cleaned must hold.
+var Checks = []string{CheckProcesses, CheckFiles, CheckSpace, CheckIPC, CheckPorts, CheckParked}
+
+// Fetch asks for a file of the workspace.
+type Fetch struct {
+	Path string `json:"path"`
+	Max  int64  `json:"max"` // bytes
+}
+
+// Problem is why a file could not be put or fetched; the zero Problem is none.
+type Problem string
+
+// The problems.
+const (
+	ProblemNotFound Problem = "not_found"
+	ProblemRefused  Problem = "refused"   // no regular file, or a link or file in its way
+	ProblemTooLarge Problem = "too_large" // larger than asked for, or no room
+)
+
+// Done is the agent's answer to a FrameSync, and to a FrameFetch that fails.
+type Done struct {
+	Problem Problem `json:"problem,omitempty"`
 }

@@ -35,19 +35,29 @@ func TestFramesAreGolden(t *testing.T) {
 		},
 		"start": func(w io.Writer) error {
 			return wire.WriteJSON(w, wire.FrameStart, wire.Start{
-				Process:     &wire.Process{Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50},
+				Round: 2, Keep: wire.KeepSession,
+				Process:     wire.Process{Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50, Stays: true},
 				Job:         &job,
 				ResultBytes: 1024, FilesBytes: 2048, FilesCount: 3,
 			})
 		},
 		"started": func(w io.Writer) error { return wire.Write(w, wire.FrameStarted, nil) },
-		"signal":  func(w io.Writer) error { return wire.Write(w, wire.FrameSignal, []byte{15}) },
+		"signal":  func(w io.Writer) error { return wire.Write(w, wire.FrameSignal, wire.SignalPayload(15, 2)) },
 		"result":  func(w io.Writer) error { return wire.Write(w, wire.FrameResult, []byte(`{"sum":15}`)) },
 		"artifact": func(w io.Writer) error {
 			return wire.WriteFile(w, wire.FrameArtifact, "a.txt", 3, bytes.NewReader([]byte{0, 1, 2}))
 		},
+		"done": func(w io.Writer) error {
+			return wire.WriteJSON(w, wire.FrameDone, wire.Done{Problem: wire.ProblemRefused})
+		},
+		"fetch": func(w io.Writer) error {
+			return wire.WriteJSON(w, wire.FrameFetch, wire.Fetch{Path: "a.txt", Max: 1024})
+		},
+		"cleaned": func(w io.Writer) error {
+			return wire.WriteJSON(w, wire.FrameCleaned, wire.Cleaned{Checks: map[string]string{wire.CheckFiles: "", wire.CheckIPC: "1 shared memory segment"}})
+		},
 		"exited": func(w io.Writer) error {
-			return wire.WriteJSON(w, wire.FrameExited, wire.Exited{ExitCode: 3, WallUS: 4000, CPUUS: 3000, PeakMemory: 1 << 20, OOMKills: 1, PIDsHit: true, FullMounts: []string{"/tmp"}})
+			return wire.WriteJSON(w, wire.FrameExited, wire.Exited{ExitCode: 3, WallUS: 4000, CPUUS: 3000, PeakMemory: 1 << 20, Processes: 2, OOMKills: 1, PIDsHit: true, FullMounts: []string{"/tmp"}})
 		},
 	}
 	for name, write := range frames {
@@ -69,7 +79,7 @@ func TestFramesAreGolden(t *testing.T) {
 			if diff := cmp.Diff(want, got.Bytes()); diff != "" {
 				t.Fatalf("frame differs from %s (-want +got):\n%s", path, diff)
 			}
-			frame, err := wire.NewReader(&got, everything).Next()
+			frame, err := wire.NewReader(&got).Next(everything)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +93,8 @@ func TestFramesAreGolden(t *testing.T) {
 
 var everything = map[wire.FrameType]int{
 	wire.FrameHello: 1 << 16, wire.FrameFile: 1 << 16, wire.FrameStart: 1 << 16, wire.FrameStarted: 0,
-	wire.FramePark: 1 << 16, wire.FrameParked: 0, wire.FrameSignal: 1, wire.FrameResult: 1 << 16, wire.FrameArtifact: 1 << 16, wire.FrameExited: 1 << 16,
+	wire.FramePark: 1 << 16, wire.FrameParked: 0, wire.FrameSignal: 5, wire.FrameResult: 1 << 16, wire.FrameArtifact: 1 << 16, wire.FrameExited: 1 << 16,
+	wire.FrameSync: 0, wire.FrameFetch: 1 << 16, wire.FrameContent: 1 << 16, wire.FrameDone: 1 << 16, wire.FrameCleaned: 1 << 16,
 }
 
 func TestReaderRefuses(t *testing.T) {
@@ -93,17 +104,17 @@ func TestReaderRefuses(t *testing.T) {
 	}{
 		"a type that may not come":   {[]byte{99, 0, 0, 0, 0}, everything},
 		"type zero":                  {[]byte{0, 0, 0, 0, 0}, everything},
-		"a payload over its maximum": {[]byte{5, 0, 0, 0, 2, 9, 9}, everything},
+		"a payload over its maximum": {[]byte{5, 0, 0, 0, 6, 9, 9, 9, 9, 9, 9}, everything},
 		"four gibibytes":             {[]byte{6, 0xff, 0xff, 0xff, 0xff}, everything},
 		"a payload cut short":        {[]byte{6, 0, 0, 0, 4, 1}, everything},
 		"a header cut short":         {[]byte{6, 0, 0}, everything},
 	}
 	for name, c := range cases {
-		if frame, err := wire.NewReader(bytes.NewReader(c.bytes), c.max).Next(); err == nil || errors.Is(err, io.EOF) {
+		if frame, err := wire.NewReader(bytes.NewReader(c.bytes)).Next(c.max); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: got frame %v, error %v", name, frame, err)
 		}
 	}
-	if _, err := wire.NewReader(bytes.NewReader(nil), everything).Next(); err != io.EOF {
+	if _, err := wire.NewReader(bytes.NewReader(nil)).Next(everything); err != io.EOF {
 		t.Errorf("a clean end: %v, want io.EOF", err)
 	}
 }
@@ -175,10 +186,10 @@ func FuzzReader(f *testing.F) {
 		f.Add(content)
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
-		reader := wire.NewReader(bytes.NewReader(input), everything)
+		reader := wire.NewReader(bytes.NewReader(input))
 		consumed := 0
 		for {
-			frame, err := reader.Next()
+			frame, err := reader.Next(everything)
 			if err != nil {
 				return
 			}

@@ -1,0 +1,214 @@
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/execgate/execgate/executor/wire"
+	"golang.org/x/sys/unix"
+)
+
+// leftover is what is in the sandbox besides processes: what the next program
+// must find as the first one did.
+type leftover struct {
+	files []string // paths in the writable mounts
+	space []string // what each of these mounts has used
+	ipc   []string // System V objects
+	ports []string // sockets that others could reach
+}
+
+// look finds out what is there now. What cannot be looked at is there under the
+// name of the error, so that two looks that fail differ from one that does not.
+func look() leftover {
+	var now leftover
+	for _, mount := range writable {
+		now.files = append(now.files, pathsIn(mount)...)
+		now.space = append(now.space, spaceOf(mount))
+	}
+	for _, kind := range ipcKinds {
+		for _, id := range kind.ids() {
+			now.ipc = append(now.ipc, fmt.Sprintf("%s %s", kind.name, id))
+		}
+	}
+	now.ports = ports()
+	return now
+}
+
+// clean removes all that a program of uid has left, and says what it could not
+// remove. The program's processes have been killed by then.
+func (a *agent) clean(uid int) wire.Cleaned {
+	as(uid, func() error {
+		for _, mount := range writable {
+			emptyFolder(mount)
+		}
+		for _, kind := range ipcKinds {
+			kind.remove()
+		}
+		return nil
+	})
+	parked := ""
+	if a.zygote != nil {
+		if err := a.zygote.await(); err != nil {
+			parked = err.Error()
+		}
+	}
+	now := look()
+	return wire.Cleaned{Checks: map[string]string{
+		wire.CheckProcesses: strangers(),
+		wire.CheckFiles:     beyond(a.before.files, now.files),
+		wire.CheckSpace:     beyond(a.before.space, now.space),
+		wire.CheckIPC:       beyond(a.before.ipc, now.ipc),
+		wire.CheckPorts:     beyond(a.before.ports, now.ports),
+		wire.CheckParked:    parked,
+	}}
+}
+
+// beyond says what is there now and was not before.
+func beyond(before, now []string) string {
+	now = slices.DeleteFunc(now, func(s string) bool { return slices.Contains(before, s) })
+	const most = 5
+	if len(now) > most {
+		now = append(now[:most], fmt.Sprintf("and %d more", len(now)-most))
+	}
+	return strings.Join(now, ", ")
+}
+
+// strangers names the processes that are neither the agent nor wait to fork.
+func strangers() string {
+	var list []string
+	for _, s := range processes() {
+		if isProgram(s) {
+			list = append(list, fmt.Sprintf("process %d of user %d", s.pid, s.uid))
+		}
+	}
+	return beyond(nil, list)
+}
+
+// pathsIn lists everything below a mount that this process may see.
+func pathsIn(mount string) (paths []string) {
+	filepath.WalkDir(mount, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			paths = append(paths, path+": "+err.Error())
+			return filepath.SkipDir
+		}
+		if path != mount {
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	return paths
+}
+
+// spaceOf is what a mount has used, also of files that have no name any more.
+func spaceOf(mount string) string {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(mount, &fs); err != nil {
+		return mount + ": " + err.Error()
+	}
+	return fmt.Sprintf("%s: %d blocks and %d inodes", mount, fs.Blocks-fs.Bfree, fs.Files-fs.Ffree)
+}
+
+// emptyFolder removes what it can of a folder's content. Folders whose owner has
+// taken its own rights get them back first.
+func emptyFolder(folder string) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	emptyRoot(root)
+}
+
+func emptyRoot(root *os.Root) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return
+	}
+	names, err := dir.Readdirnames(-1)
+	dir.Close()
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if root.Remove(name) == nil {
+			continue
+		}
+		root.Chmod(name, 0o700)
+		if inner, err := root.OpenRoot(name); err == nil {
+			emptyRoot(inner)
+			inner.Close()
+		}
+		root.Remove(name)
+	}
+}
+
+// ipcKind is one kind of System V object (sysvipc(7)).
+type ipcKind struct {
+	name     string
+	file     string // in /proc/sysvipc
+	removing func(id int) (trap, a1, a2, a3 uintptr)
+}
+
+var ipcKinds = []ipcKind{
+	{"shared memory segment", "shm", func(id int) (_, _, _, _ uintptr) { return unix.SYS_SHMCTL, uintptr(id), ipcRemove, 0 }},
+	{"message queue", "msg", func(id int) (_, _, _, _ uintptr) { return unix.SYS_MSGCTL, uintptr(id), ipcRemove, 0 }},
+	{"semaphore set", "sem", func(id int) (_, _, _, _ uintptr) { return unix.SYS_SEMCTL, uintptr(id), 0, ipcRemove }},
+}
+
+const ipcRemove = 0 // IPC_RMID
+
+// ids lists the objects there are: the second column after a line of headings.
+func (k ipcKind) ids() (ids []string) {
+	content, err := os.ReadFile(filepath.Join("/proc/sysvipc", k.file))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	for _, line := range lines[1:] {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			ids = append(ids, fields[1])
+		}
+	}
+	return ids
+}
+
+// remove removes those of the present user.
+func (k ipcKind) remove() {
+	for _, id := range k.ids() {
+		var n int
+		if _, err := fmt.Sscan(id, &n); err == nil {
+			trap, a1, a2, a3 := k.removing(n)
+			unix.Syscall(trap, a1, a2, a3)
+		}
+	}
+}
+
+// ports lists sockets that another program could reach: those of TCP that
+// listen, and all of UDP (proc_pid_net(5): column 2 is the address, column 4
+// the state).
+func ports() (list []string) {
+	const listen = "0A"
+	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		content, err := os.ReadFile(filepath.Join("/proc/net", table))
+		if os.IsNotExist(err) && strings.HasSuffix(table, "6") {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			list = append(list, err.Error())
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+		for _, line := range lines[1:] {
+			fields := strings.Fields(line)
+			if len(fields) > 3 && (fields[3] == listen || strings.HasPrefix(table, "udp")) {
+				list = append(list, table+" "+fields[1])
+			}
+		}
+	}
+	return list
+}

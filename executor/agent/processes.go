@@ -1,0 +1,105 @@
+//go:build linux
+
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// status is what /proc says of another process (proc_pid_status(5)).
+type status struct {
+	pid, parent, uid int
+	dead             bool // waits to be reaped, and no thread of it runs
+}
+
+// processes lists every process in the sandbox but the agent.
+func processes() []status {
+	folder, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	var list []status
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == 1 {
+			continue
+		}
+		if s, ok := statusOf(pid); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// statusOf reports on one process; one that is gone is not ok.
+func statusOf(pid int) (s status, ok bool) {
+	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return s, false
+	}
+	s.pid = pid
+	zombie, threads := false, 0
+	for line := range strings.Lines(string(content)) {
+		name, value, _ := strings.Cut(line, ":")
+		fields := strings.Fields(value)
+		if len(fields) == 0 {
+			continue
+		}
+		number, _ := strconv.Atoi(fields[0])
+		switch name {
+		case "State":
+			zombie = fields[0] == "Z" || fields[0] == "X"
+		case "PPid":
+			s.parent = number
+		case "Uid":
+			s.uid = number
+		case "Threads":
+			threads = number
+		}
+	}
+	// A process whose first thread has ended shows as a zombie while others run.
+	s.dead = zombie && threads <= 1
+	return s, true
+}
+
+// isProgram holds for processes that are not the agent's own kind: in the
+// profile "reusable" only those that wait to fork are root.
+func isProgram(s status) bool { return s.uid != 0 }
+
+// signalAll sends n to everything in the sandbox but the agent: as process 1,
+// -1 names every process it can see except itself.
+func signalAll(n unix.Signal) { unix.Kill(-1, n) }
+
+// signalEach sends n to those processes that are wanted, and reports whether
+// one of them is not dead.
+func signalEach(n unix.Signal, wanted func(status) bool) (found bool) {
+	for _, s := range processes() {
+		if wanted(s) && !s.dead {
+			found = true
+			unix.Kill(s.pid, n)
+		}
+	}
+	return found
+}
+
+// killEach ends those processes that are wanted, and whatever they fork
+// meanwhile: they are stopped first, so that they do not.
+func killEach(c *children, wanted func(status) bool) {
+	if !signalEach(unix.SIGKILL, wanted) {
+		return
+	}
+	for signalEach(unix.SIGSTOP, wanted) {
+		signalEach(unix.SIGKILL, wanted)
+		c.await()
+	}
+}

@@ -1,0 +1,209 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/execgate/execgate/executor/wire"
+	"golang.org/x/sys/unix"
+)
+
+// round is one program and everything it started, from its start to its end.
+type round struct {
+	agent   *agent
+	start   wire.Start
+	streams streams
+	uid     int // its own user; 0: the agent's
+
+	process        *process
+	watch          *watch
+	stdout, stderr *pump
+	out            fileTimes // of a session: what earlier programs left in the folder for artifacts
+	begun          time.Time
+	before         counters
+}
+
+// begin starts the program, or gives the driver that waits its job. Its error
+// is why the program cannot be started.
+func (r *round) begin() (err error) {
+	a := r.agent
+	if err := as(r.uid, r.prepare); err != nil {
+		return err
+	}
+	switch {
+	case a.zygote != nil:
+		r.process, err = a.zygote.fork(r.uid, r.start.Process)
+	case a.parked != nil && a.parked.alive():
+		r.process = a.parked
+	case r.start.Process.Stays:
+		// The interpreter of the session is gone: this one takes its place.
+		a.parked, err = a.launch(r.start.Process, true, true, r.uid)
+		r.process = a.parked
+	default:
+		r.process, err = a.launch(r.start.Process, r.start.Job != nil, false, r.uid)
+	}
+	if err != nil {
+		return err
+	}
+	if !r.process.stays {
+		a.parked = nil
+	}
+	return r.give()
+}
+
+// prepare makes the places that a program finds, as the program's user.
+func (r *round) prepare() error {
+	if err := os.MkdirAll(filepath.Join(wire.Workspace, outFolder), 0o755); err != nil {
+		return fmt.Errorf("make the folder for artifacts: %w", err)
+	}
+	if r.start.Keep != wire.KeepSession {
+		return nil
+	}
+	for _, path := range []string{wire.ResultPath, wire.ResultPath + wire.ResultErrorSuffix} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove the last result: %w", err)
+		}
+	}
+	r.out = artifactTimes()
+	return nil
+}
+
+// give connects the process with its streams, and a driver with its job. It
+// returns once the driver has the job, or is gone.
+func (r *round) give() error {
+	p := r.process
+	r.watch = newWatch(r.start.Process.PIDs, r.agent.own())
+	r.before, r.begun = cgroupNow.counters(), time.Now()
+	if err := p.fill(r.streams.stdin); err != nil {
+		return err
+	}
+	r.stdout, r.stderr = newPump(p.stdout, r.streams.stdout), newPump(p.stderr, r.streams.stderr)
+	p.begin(r.start.Job)
+	if p.waits {
+		select {
+		case <-p.taken:
+		case <-p.child.gone:
+		}
+		r.before, r.begun = cgroupNow.counters(), time.Now()
+	}
+	go r.watch.run(p.started)
+	return nil
+}
+
+// refuse tells the caller why the program cannot be started.
+func (r *round) refuse(unfit error) wire.Exited {
+	fmt.Fprintln(r.streams.stderr, "execgate: cannot start the program:", unfit)
+	r.streams.stdout.Close()
+	r.streams.stderr.Close()
+	exited := wire.Exited{ExitCode: exitCannotRun, PeakMemory: cgroupNow.counters().peak, Stayed: r.agent.stayed()}
+	if isFull(unfit) {
+		exited.FullMounts = []string{wire.Workspace}
+	}
+	return exited
+}
+
+// takeSignals delivers the gateway's signals until stop is called. When the
+// session ends it ends the sandbox: nobody is left to take a result.
+func (r *round) takeSignals() (stop func()) {
+	over, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-over:
+				return
+			case frame, ok := <-r.agent.frames:
+				if !ok || frame.Type != wire.FrameSignal {
+					os.Exit(1)
+				}
+				n, round, err := frame.Signal()
+				if err != nil {
+					os.Exit(1)
+				}
+				if round == r.start.Round {
+					r.signal(unix.Signal(n))
+				}
+			}
+		}
+	}()
+	return func() { close(over); <-stopped }
+}
+
+// signal sends n to the program: of a session to the main process alone, which
+// is meant to stay, unless it is to be killed.
+func (r *round) signal(n unix.Signal) {
+	switch {
+	case r.agent.users.separate():
+		signalEach(n, isProgram)
+	case r.start.Keep == wire.KeepSession && n != unix.SIGKILL:
+		unix.Kill(r.process.pid, n)
+	default:
+		unix.Kill(-1, n) // as process 1, everything else in the sandbox
+	}
+}
+
+// wait returns once the program has ended, nothing that it left is alive but a
+// driver that stays, and all its output has been passed on.
+func (r *round) wait() wire.Exited {
+	var exited wire.Exited
+	select {
+	case status := <-r.process.done:
+		exited.WallUS = time.Since(r.begun).Microseconds()
+		exited.ExitCode, exited.Stayed = int(status), true
+		r.watch.finish(&exited)
+		r.process.freeze()
+		r.stdout.drain()
+		r.stderr.drain()
+	case <-r.process.child.gone:
+		exited.WallUS = time.Since(r.begun).Microseconds()
+		exited.ExitCode, exited.Signal = r.process.child.ending()
+		r.watch.finish(&exited)
+		if r.agent.users.separate() {
+			killEach(r.agent.children, isProgram)
+		} else {
+			r.agent.children.killAll()
+		}
+		r.stdout.wait()
+		r.stderr.wait()
+		r.process.close()
+		if r.agent.parked == r.process {
+			r.agent.parked = nil
+		}
+	}
+	r.count(&exited)
+	return exited
+}
+
+// count writes what the program has used into exited.
+func (r *round) count(exited *wire.Exited) {
+	now := cgroupNow.counters()
+	exited.CPUUS = now.cpuUS - r.before.cpuUS
+	exited.OOMKills = now.oomKills - r.before.oomKills
+	exited.PIDsHit = exited.PIDsHit || now.pidsRefused > r.before.pidsRefused
+	exited.PeakMemory = now.peak
+	if now.peak == 0 || r.start.Round > 1 && now.peak == r.before.peak {
+		// There is none, or it is an earlier program's: what was seen is the least that this one used.
+		exited.PeakMemory = max(r.watch.memory(), now.memory)
+	}
+}
+
+// stayed reports whether a driver waits for another job.
+func (a *agent) stayed() bool { return a.parked != nil && a.parked.stays && a.parked.alive() }
+
+// own is how many processes and threads in the sandbox are not the program's.
+func (a *agent) own() int64 {
+	own := int64(ownThreads())
+	if a.zygote != nil {
+		own += zygoteProcesses
+	}
+	return own
+}
+
+var errTooLarge = errors.New("larger than may be")
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

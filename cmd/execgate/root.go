@@ -51,7 +51,7 @@ code of a program that ended by itself is passed on.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	group(root, newServe(), newRun(), newKeys(), newAudit(), newPolicy(), newVersion())
+	group(root, newServe(), newRun(), newKeys(), newAudit(), newPolicy(), newImage(), newVersion())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see `%s --help`", err, cmd.CommandPath())
 	})

@@ -32,7 +32,7 @@ func TestWarmLimitsAreThoseOfTheShippedPolicy(t *testing.T) {
 }
 
 func TestWhatIsKeptWarm(t *testing.T) {
-	list, err := loadImages("")
+	list, err := Config{State: t.TempDir()}.sandboxImages()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func (r *reused) putBack(sb *sandbox) {
 		defer r.e.underWay.end()
 		defer close(c.done)
 		if err := r.clean(sb); err != nil {
-			r.e.cfg.Logger.Warn("a sandbox is not reused", "container", sb.id, "error", err)
+			r.e.cfg.Logger.Info("a sandbox is not reused", "container", sb.id, "error", err)
 			sb.session.Close() // whoever finds it next discards it
 		}
 	}()

@@ -36,8 +36,16 @@ func sample() spec {
 // Invariant 3, in part: what is created is what was granted. Review the golden
 // file: it is everything that a sandbox is.
 func TestSpecIsGolden(t *testing.T) {
-	const golden = "testdata/spec-sealed.golden.json"
-	built, err := sample().build()
+	for _, p := range []profile{sealed, reusable} {
+		t.Run(string(p), func(t *testing.T) { specIsGolden(t, p) })
+	}
+}
+
+func specIsGolden(t *testing.T, p profile) {
+	golden := "testdata/spec-" + string(p) + ".golden.json"
+	s := sample()
+	s.Profile = p
+	built, err := s.build()
 	if err != nil {
 		t.Fatal(err)
 	}

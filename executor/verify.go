@@ -65,7 +65,7 @@ func engineControls(s spec, c container.InspectResponse) []control {
 	return []control{
 		check("image", s.Image.ID, c.Image),
 		check("user", built.Config.User, c.Config.User),
-		check("entrypoint", []string(built.Config.Entrypoint), append(slices.Clone([]string(c.Config.Entrypoint)), c.Config.Cmd...)),
+		check("entrypoint", append(slices.Clone([]string(built.Config.Entrypoint)), built.Config.Cmd...), append(slices.Clone([]string(c.Config.Entrypoint)), c.Config.Cmd...)),
 		check("healthcheck", []string{"NONE"}, health),
 		check("network", want.NetworkMode, got.NetworkMode),
 		check("privileged", false, got.Privileged),

@@ -54,7 +54,7 @@ func provideAgent(ctx context.Context, cli *client.Client, file, architecture st
 		image = state.facts.ID
 	}
 	helper, err := cli.ContainerCreate(ctx,
-		&container.Config{Image: image, Entrypoint: []string{wire.AgentPath}, NetworkDisabled: true,
+		&container.Config{Image: image, Entrypoint: []string{wire.AgentPath}, WorkingDir: "/", NetworkDisabled: true,
 			Labels: map[string]string{
 				labelGateway: noGateway, labelExecution: "agent",
 				labelDeadline: strconv.FormatInt(time.Now().Add(2*prepareTimeout).UnixMilli(), 10),

@@ -55,6 +55,9 @@ func run(args []string) error {
 	if err := protect(); err != nil {
 		return err
 	}
+	if err := users.share(writable); err != nil {
+		return err
+	}
 	// The agent shares the sandbox's CPU with the program; more threads would
 	// only take processes away from it.
 	runtime.GOMAXPROCS(2)

@@ -33,6 +33,20 @@ func usersOf(args []string) (users, error) {
 // separate reports whether each program has a user of its own.
 func (u users) separate() bool { return u.base != 0 }
 
+// share lets every user write to folders of the agent's own: a runtime may have
+// given a mount the mode that the image has at its place.
+func (u users) share(folders []string) error {
+	if !u.separate() {
+		return nil
+	}
+	for _, folder := range folders {
+		if err := os.Chmod(folder, os.ModeSticky|0o777); err != nil {
+			return fmt.Errorf("share a folder: %w", err)
+		}
+	}
+	return nil
+}
+
 // of is the user of a round; 0 means the agent's own.
 func (u users) of(round uint32) int {
 	if !u.separate() {

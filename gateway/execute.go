@@ -222,9 +222,9 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 	result, err = s.executor.Execute(ctx, job)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return execution.Result{Outcome: execution.OutcomeCancelled}, leases, nil
+		return execution.Result{Outcome: execution.OutcomeCancelled, Session: result.Session}, leases, nil
 	case err != nil:
-		return execution.Result{}, leases, err
+		return execution.Result{Session: result.Session}, leases, err
 	case result.Outcome == "":
 		return execution.Result{}, leases, errors.New("the executor reported no outcome")
 	}

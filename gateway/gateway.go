@@ -49,7 +49,8 @@ type Executor interface {
 type Sandboxes interface {
 	// OpenSession returns when executions can run in s. After an error there may
 	// be something left, which CloseSession ends. The error is of KindUnavailable
-	// where trying again may help.
+	// where trying again may help, and of KindInvalid where what is granted cannot
+	// hold a sandbox.
 	OpenSession(ctx context.Context, s execution.Session) error
 	// CloseSession ends whatever runs in the session and gives its sandbox up. It
 	// is no error where there is none.

@@ -169,7 +169,7 @@ func TestExecutionOverHTTP(t *testing.T) {
 	want := `{"id":"` + id + `","outcome":"exited","exit_code":0,"stdout":"café �\u003cb\u003e","stderr":"","result":6,` +
 		`"truncated":{"stdout":false,"stderr":false},` +
 		`"artifacts":[{"path":"a.bin","media_type":"application/octet-stream","size":2,"content":"AP8="}],` +
-		`"usage":{"wall_ms":0,"cpu_ms":0,"peak_memory_mib":0,"warm":false,"limits_hit":[],"egress_requests":0,"egress_bytes":0},` +
+		`"usage":{"wall_ms":0,"cpu_ms":0,"peak_memory_mib":0,"peak_processes":0,"output_bytes":0,"warm":false,"limits_hit":[],"egress_requests":0,"egress_bytes":0},` +
 		`"decision":{"effect":"allow","revision":"sha256:rev","reasons":[],"clamped":[{"limit":"memory_mib","requested":4096,"granted":512}]},` +
 		`"leases":[{"tool":"github","id":"l1","expires":"0001-01-01T00:00:00Z","revoked":true}],"records":[0,1]}`
 	if a.body != want {

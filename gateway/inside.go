@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -148,6 +149,7 @@ func (o *session) exceeds(g execution.Grant) (names []string) {
 
 func errSessionBusy() error {
 	return &execution.Error{
-		Kind: execution.KindConflict, Code: "session_busy", Detail: "an execution runs in the session; wait for its end, or cancel it",
+		Kind: execution.KindConflict, Code: "session_busy", RetryAfter: time.Second,
+		Detail: "something is done in the session; wait for its end, or cancel it",
 	}
 }

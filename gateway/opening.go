@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -79,6 +80,9 @@ func (s *Service) begun(ctx context.Context, o *session, opened *Opened) error {
 	if err := s.openSandbox(ctx, o); err != nil {
 		if ctx.Err() != nil {
 			return goneOpening(ctx)
+		}
+		if e, ok := errors.AsType[*execution.Error](err); ok && e.Kind == execution.KindInvalid {
+			return e // what was granted holds no sandbox
 		}
 		s.counters.engineFailed.Add(1)
 		return engineError(err)

@@ -82,6 +82,8 @@ func NewService(config ServiceConfig) (*Service, error) {
 		return nil, errors.New("gateway service: no recorder")
 	case config.Executions == nil:
 		return nil, errors.New("gateway service: no executions")
+	case config.Sandboxes == nil:
+		return nil, errors.New("gateway service: no sandboxes")
 	case config.Sessions == nil:
 		return nil, errors.New("gateway service: no sessions")
 	case config.Logger == nil:

@@ -26,6 +26,7 @@ type session struct {
 	asked    Call // what opened it
 
 	changed chan struct{} // holds one token: something of what the keeper waits for has changed
+	files   chan struct{} // holds one token while a file is accessed: one at a time
 	done    chan struct{} // closed when its end is recorded, and err is set
 	err     error         // why its end is not recorded
 
@@ -34,7 +35,7 @@ type session struct {
 	expires    time.Time               // it ends then, whatever it does
 	idle       time.Time               // it ends then, where nothing uses it
 	uses       int                     // executions and file accesses under way
-	executing  bool                    // at most one of the uses is an execution
+	executing  bool                    // the use is an execution
 	cancel     context.CancelCauseFunc // of that execution
 	executions int                     // that have run
 	why        execution.SessionEnd    // not empty: it is to end, and takes no further use
@@ -44,7 +45,7 @@ type session struct {
 func newSession(id, image string, call Call, grant execution.Grant) *session {
 	return &session{
 		id: id, language: call.Request.Language, image: image, grant: grant, asked: call,
-		changed: make(chan struct{}, 1), done: make(chan struct{}),
+		changed: make(chan struct{}, 1), files: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
 
@@ -64,7 +65,7 @@ func (o *session) started() bool {
 }
 
 // use begins a use, which must leave again. Where it is an execution, cancel ends
-// it, and it is refused while there is another.
+// it, and it has the session for itself; accesses to files stand side by side.
 func (o *session) use(cancel context.CancelCauseFunc) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,7 +74,7 @@ func (o *session) use(cancel context.CancelCauseFunc) error {
 		return errDraining()
 	case o.why != "":
 		return errSessionEnded(o.why)
-	case cancel != nil && o.executing:
+	case o.executing, cancel != nil && o.uses > 0:
 		return errSessionBusy()
 	}
 	o.uses++

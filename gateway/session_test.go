@@ -163,6 +163,11 @@ func TestOpeningThatFails(t *testing.T) {
 		"decision not recorded": {func(w *world) {
 			w.append = func(context.Context, execution.Record) error { return errors.New("full") }
 		}, execution.KindUnavailable, "audit_unavailable", "resolve decide decided"},
+		"too small": {func(w *world) {
+			w.openSession = func(context.Context, execution.Session) error {
+				return &execution.Error{Kind: execution.KindInvalid, Code: "memory_too_small"}
+			}
+		}, execution.KindInvalid, "memory_too_small", "resolve decide decided open_session close_session"},
 		"engine": {func(w *world) {
 			w.openSession = func(context.Context, execution.Session) error {
 				return &execution.Error{Kind: execution.KindUnavailable, Code: "engine_unavailable"}
@@ -433,9 +438,7 @@ func TestOneExecutionAtATime(t *testing.T) {
 	if st, _ := s.LookSession(t.Context(), caller(), id); !st.Busy || !st.Idle.IsZero() {
 		t.Errorf("stands %+v", st)
 	}
-	if err := s.PutFile(t.Context(), in(id), id, "a.txt", []byte("x")); err != nil {
-		t.Errorf("a file meanwhile: %v", err)
-	}
+	wantError(t, s.PutFile(t.Context(), in(id), id, "a.txt", []byte("x")), execution.KindConflict, "session_busy")
 	close(release)
 	if err := <-first; err != nil {
 		t.Fatal(err)
@@ -809,6 +812,42 @@ func TestFilesOfASession(t *testing.T) {
 	w.getFile = func(context.Context, string, int64) ([]byte, error) { panic("wire") }
 	_, err = s.GetFile(t.Context(), in(id), id, "a")
 	wantError(t, err, execution.KindInternal, "panic")
+}
+
+// Accesses to files wait for one another, and an execution does not run among them.
+func TestFilesOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sessionful()
+		under := 0
+		w.putFile = func(context.Context, string, []byte) error {
+			if under++; under > 1 {
+				t.Error("two at once")
+			}
+			time.Sleep(time.Second)
+			under--
+			return nil
+		}
+		s := w.service(t)
+		id := mustOpen(t, s)
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() {
+				if err := s.PutFile(context.Background(), in(id), id, "a", nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		_, err := s.Execute(t.Context(), in(id))
+		wantError(t, err, execution.KindConflict, "session_busy")
+		group.Wait()
+		if _, err := s.Execute(t.Context(), in(id)); err != nil {
+			t.Error(err)
+		}
+		if err := s.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Opening, running, deleting, expiring and stopping at once: nothing is lost, and

@@ -151,6 +151,12 @@ func (s *Service) access(ctx context.Context, o *session, do func(context.Contex
 	defer o.leave(false, false)
 	ctx, cancel := context.WithTimeout(ctx, fileTimeout)
 	defer cancel()
+	select {
+	case o.files <- struct{}{}:
+		defer func() { <-o.files }()
+	case <-ctx.Done():
+		return errSessionBusy()
+	}
 	err := s.guardedAccess(ctx, do)
 	e, ok := errors.AsType[*execution.Error](err)
 	switch {

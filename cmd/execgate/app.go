@@ -77,7 +77,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	}
 	if a.service, err = gateway.NewService(gateway.ServiceConfig{
 		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
-		Executions: kept{executions}, Sessions: keptSessions{sessions}, Logger: logger,
+		Executions: kept{executions}, Sandboxes: a.executor, Sessions: keptSessions{sessions}, Logger: logger,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
 	}); err != nil {

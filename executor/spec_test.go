@@ -66,7 +66,7 @@ func specIsGolden(t *testing.T, p profile) {
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("the specification differs from %s (-want +got; -update rewrites it):\n%s", golden, diff)
 	}
-	again, err := sample().build()
+	again, err := s.build()
 	if err != nil || cmp.Diff(built, again) != "" {
 		t.Errorf("the same grant gives another specification (%v)", err)
 	}

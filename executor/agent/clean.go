@@ -40,8 +40,9 @@ func look() leftover {
 }
 
 // clean removes all that a program of uid has left, and says what it could not
-// remove. The program's processes have been killed by then.
+// remove.
 func (a *agent) clean(uid int) wire.Cleaned {
+	killEach(a.children, isProgram) // also what was on its way out until now
 	as(uid, func() error {
 		for _, mount := range writable {
 			emptyFolder(mount)

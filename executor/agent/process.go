@@ -34,7 +34,7 @@ type process struct {
 
 	parkedAt chan struct{} // closed when it waits for its first job
 	taken    chan struct{} // gets one for each job it has
-	done     chan byte     // gets the exit status of each job it has done; nil where it ends with it
+	done     chan byte     // gets the exit status of each job it has done
 }
 
 // launch starts a process with its streams connected, and a driver with a pipe
@@ -100,9 +100,7 @@ func (p *process) listen() {
 		return
 	}
 	p.parkedAt, p.taken = make(chan struct{}), make(chan struct{}, 1)
-	if p.stays {
-		p.done = make(chan byte, 1)
-	}
+	p.done = make(chan byte, 1)
 	go func() {
 		parked := false
 		var word [1]byte
@@ -122,9 +120,7 @@ func (p *process) listen() {
 				if _, err := io.ReadFull(p.ready, word[:]); err != nil {
 					return
 				}
-				if p.done != nil {
-					offer(p.done, word[0])
-				}
+				offer(p.done, word[0])
 			}
 		}
 	}()

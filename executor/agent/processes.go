@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,6 +71,41 @@ func statusOf(pid int) (s status, ok bool) {
 	// A process whose first thread has ended shows as a zombie while others run.
 	s.dead = zombie && threads <= 1
 	return s, true
+}
+
+// exitingFlag is PF_EXITING of a task's flags (proc_pid_stat(5), field 9), which
+// the kernel sets where no way leads back to the program. gVisor shows no flags.
+const exitingFlag = 0x4
+
+// noneRuns reports whether every thread in the sandbox, but the agent's own and
+// where separate is set those of other root processes, is on its way out.
+func noneRuns(separate bool) bool {
+	for _, s := range processes() {
+		if separate && !isProgram(s) {
+			continue
+		}
+		folder := filepath.Join("/proc", strconv.Itoa(s.pid), "task")
+		tasks, err := os.ReadDir(folder)
+		if err != nil {
+			continue // it is gone
+		}
+		for _, task := range tasks {
+			if stat, err := os.ReadFile(filepath.Join(folder, task.Name(), "stat")); err == nil && !exiting(stat) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// exiting reads the state and the flags after the name, which may hold anything.
+func exiting(stat []byte) bool {
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return fields[0] == "Z" || fields[0] == "X" || err == nil && flags&exitingFlag != 0
 }
 
 // isProgram holds for processes that are not the agent's own kind: in the

@@ -147,36 +147,81 @@ func (r *round) signal(n unix.Signal) {
 	}
 }
 
-// wait returns once the program has ended, nothing that it left is alive but a
+// wait returns once the program has ended, nothing that it left runs but a
 // driver that stays, and all its output has been passed on.
 func (r *round) wait() wire.Exited {
 	var exited wire.Exited
+	p := r.process
 	select {
-	case status := <-r.process.done:
+	case status := <-p.done:
 		exited.WallUS = time.Since(r.begun).Microseconds()
-		exited.ExitCode, exited.Stayed = int(status), true
+		exited.ExitCode = int(status)
 		r.watch.finish(&exited)
-		r.process.freeze()
-		r.stdout.drain()
-		r.stderr.drain()
-	case <-r.process.child.gone:
+		if p.stays {
+			exited.Stayed = true
+			p.freeze()
+			r.stdout.drain()
+			r.stderr.drain()
+			break
+		}
+		if !r.leaves() {
+			<-p.child.gone
+			exited.ExitCode, exited.Signal = p.child.ending()
+		}
+		r.end()
+	case <-p.child.gone:
 		exited.WallUS = time.Since(r.begun).Microseconds()
-		exited.ExitCode, exited.Signal = r.process.child.ending()
+		exited.ExitCode, exited.Signal = p.child.ending()
 		r.watch.finish(&exited)
-		if r.agent.users.separate() {
-			killEach(r.agent.children, isProgram)
-		} else {
-			r.agent.children.killAll()
-		}
-		r.stdout.wait()
-		r.stderr.wait()
-		r.process.close()
-		if r.agent.parked == r.process {
-			r.agent.parked = nil
-		}
+		r.killRest()
+		r.end()
 	}
 	r.count(&exited)
 	return exited
+}
+
+// killRest ends everything that the main process has left, and waits for that.
+func (r *round) killRest() {
+	if r.agent.users.separate() {
+		killEach(r.agent.children, isProgram)
+	} else {
+		r.agent.children.killAll()
+	}
+}
+
+// leavingLooks bounds how often it is looked whether a program leaves by itself.
+const leavingLooks = 100
+
+// leaves kills the program, whose driver says that it is over, and reports
+// whether nothing of it can run any more: what is left to do is the kernel's,
+// which with much memory takes longer than many a program. To say so too early
+// gains a program nothing but its own end.
+func (r *round) leaves() bool {
+	if r.agent.users.separate() {
+		signalEach(unix.SIGKILL, isProgram)
+	} else {
+		signalAll(unix.SIGKILL)
+	}
+	for range leavingLooks {
+		if noneRuns(r.agent.users.separate()) {
+			return true
+		}
+		if !r.process.alive() {
+			break
+		}
+	}
+	r.killRest()
+	return false
+}
+
+// end takes the last of the output, and forgets the process.
+func (r *round) end() {
+	r.stdout.wait()
+	r.stderr.wait()
+	r.process.close()
+	if r.agent.parked == r.process {
+		r.agent.parked = nil
+	}
 }
 
 // count writes what the program has used into exited.

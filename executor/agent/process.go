@@ -207,12 +207,14 @@ func empty[T any](c chan T) {
 func (p *process) fill(from net.Conn) error {
 	if !p.stays {
 		go func() {
+			defer from.Close()
 			io.Copy(p.stdin, from)
 			p.stdin.Close()
 			io.Copy(io.Discard, from) // what no program reads must not hold the gateway up
 		}()
 		return nil
 	}
+	defer from.Close()
 	if err := p.stdin.Truncate(0); err != nil {
 		return fmt.Errorf("empty the standard input: %w", err)
 	}

@@ -98,6 +98,7 @@ func (r *round) give() error {
 // refuse tells the caller why the program cannot be started.
 func (r *round) refuse(unfit error) wire.Exited {
 	fmt.Fprintln(r.streams.stderr, "execgate: cannot start the program:", unfit)
+	r.streams.stdin.Close()
 	r.streams.stdout.Close()
 	r.streams.stderr.Close()
 	exited := wire.Exited{ExitCode: exitCannotRun, PeakMemory: cgroupNow.counters().peak, Stayed: r.agent.stayed()}
@@ -164,10 +165,7 @@ func (r *round) wait() wire.Exited {
 			r.stderr.drain()
 			break
 		}
-		if !r.leaves() {
-			<-p.child.gone
-			exited.ExitCode, exited.Signal = p.child.ending()
-		}
+		r.endProgram()
 		r.end()
 	case <-p.child.gone:
 		exited.WallUS = time.Since(r.begun).Microseconds()
@@ -192,11 +190,11 @@ func (r *round) killRest() {
 // leavingLooks bounds how often it is looked whether a program leaves by itself.
 const leavingLooks = 100
 
-// leaves kills the program, whose driver says that it is over, and reports
-// whether nothing of it can run any more: what is left to do is the kernel's,
-// which with much memory takes longer than many a program. To say so too early
-// gains a program nothing but its own end.
-func (r *round) leaves() bool {
+// endProgram ends a program whose driver says that it is over, and returns once
+// nothing of it can run any more: what is left to do is the kernel's, which with
+// much memory takes longer than many a program. To say so too early gains a
+// program nothing but its own end.
+func (r *round) endProgram() {
 	if r.agent.users.separate() {
 		signalEach(unix.SIGKILL, isProgram)
 	} else {
@@ -204,14 +202,11 @@ func (r *round) leaves() bool {
 	}
 	for range leavingLooks {
 		if noneRuns(r.agent.users.separate()) {
-			return true
-		}
-		if !r.process.alive() {
-			break
+			return
 		}
 	}
 	r.killRest()
-	return false
+	<-r.process.child.gone
 }
 
 // end takes the last of the output, and forgets the process.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor/wire"
 	"golang.org/x/sys/unix"
@@ -201,7 +202,7 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()
-	found, err := c.sb.cli.ContainerInspect(ctx, c.sb.id)
+	found, err := c.sb.ended(ctx)
 	if err != nil {
 		return lost(fmt.Errorf("the sandbox was lost and the engine does not say why: %w", err))
 	}
@@ -210,4 +211,25 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 		return unavailable(fmt.Errorf("%w: the sandbox was lost (the agent said %q): %w", errNotBegun, c.sb.words, cause))
 	}
 	return nil
+}
+
+// endedTimeout is how long the engine may take to notice the end of a sandbox
+// whose stream is broken.
+const endedTimeout = 500 * time.Millisecond
+
+// ended inspects a sandbox once it has ended, since the engine does not say
+// before that it ran out of memory; one that lives on is inspected as it is.
+func (sb *sandbox) ended(ctx context.Context) (container.InspectResponse, error) {
+	found, err := sb.cli.ContainerInspect(ctx, sb.id)
+	if err != nil || !found.State.Running {
+		return found, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, endedTimeout)
+	defer cancel()
+	stopped, failed := sb.cli.ContainerWait(waiting, sb.id, container.WaitConditionNotRunning)
+	select {
+	case <-stopped:
+	case <-failed:
+	}
+	return sb.cli.ContainerInspect(ctx, sb.id)
 }

@@ -107,7 +107,7 @@ func (c cgroup) read(controller, file string) string {
 	if c.v2 {
 		controller = ""
 	}
-	content, err := os.ReadFile(filepath.Join(c.root, controller, file))
+	content, err := readFile(filepath.Join(c.root, controller, file))
 	if err != nil {
 		return ""
 	}

@@ -80,6 +80,16 @@ func (c *children) add(pid int) *child {
 	return main
 }
 
+// await returns when the child is gone, or after a pause.
+func (c *child) await(pause time.Duration) {
+	late := time.NewTimer(pause)
+	defer late.Stop()
+	select {
+	case <-c.gone:
+	case <-late.C:
+	}
+}
+
 // ending is how a child that is gone has ended: its exit code, or the signal.
 func (c *child) ending() (code, signal int) {
 	if c.status.Signaled() {

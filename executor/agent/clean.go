@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/execgate/execgate/executor/wire"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ type leftover struct {
 	ipc   []string // System V objects
 	ports []string // sockets that others could reach
 }
+
+// reapTimeout bounds the wait for what is dead to be gone.
+const reapTimeout = time.Second
 
 // look finds out what is there now. What cannot be looked at is there under the
 // name of the error, so that two looks that fail differ from one that does not.
@@ -42,7 +46,7 @@ func look() leftover {
 // clean removes all that a program of uid has left, and says what it could not
 // remove.
 func (a *agent) clean(uid int) wire.Cleaned {
-	killEach(a.children, isProgram) // also what was on its way out until now
+	alive := a.settle()
 	as(uid, func() error {
 		for _, mount := range writable {
 			emptyFolder(mount)
@@ -54,13 +58,13 @@ func (a *agent) clean(uid int) wire.Cleaned {
 	})
 	parked := ""
 	if a.zygote != nil {
-		if err := a.zygote.await(); err != nil {
+		if err := a.zygote.await(alive); err != nil {
 			parked = err.Error()
 		}
 	}
 	now := look()
 	return wire.Cleaned{Checks: map[string]string{
-		wire.CheckProcesses: strangers(),
+		wire.CheckProcesses: strangers(alive),
 		wire.CheckFiles:     beyond(a.before.files, now.files),
 		wire.CheckSpace:     beyond(a.before.space, now.space),
 		wire.CheckIPC:       beyond(a.before.ipc, now.ipc),
@@ -79,10 +83,24 @@ func beyond(before, now []string) string {
 	return strings.Join(now, ", ")
 }
 
+// settle ends what is left of programs, also what was on its way out until now,
+// and returns what is there when nothing of them is, or after reapTimeout.
+func (a *agent) settle() []status {
+	deadline := time.Now().Add(reapTimeout)
+	for {
+		alive := processes()
+		if !slices.ContainsFunc(alive, isProgram) || time.Now().After(deadline) {
+			return alive
+		}
+		killEach(a.children, isProgram)
+		a.children.await()
+	}
+}
+
 // strangers names the processes that are neither the agent nor wait to fork.
-func strangers() string {
+func strangers(alive []status) string {
 	var list []string
-	for _, s := range processes() {
+	for _, s := range alive {
 		if isProgram(s) {
 			list = append(list, fmt.Sprintf("process %d of user %d", s.pid, s.uid))
 		}
@@ -92,6 +110,9 @@ func strangers() string {
 
 // pathsIn lists everything below a mount that this process may see.
 func pathsIn(mount string) (paths []string) {
+	if names, err := readNames(mount); err == nil && len(names) == 0 {
+		return nil
+	}
 	filepath.WalkDir(mount, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			paths = append(paths, path+": "+err.Error())
@@ -117,6 +138,9 @@ func spaceOf(mount string) string {
 // emptyFolder removes what it can of a folder's content. Folders whose owner has
 // taken its own rights get them back first.
 func emptyFolder(folder string) {
+	if names, err := readNames(folder); err == nil && len(names) == 0 {
+		return
+	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return
@@ -165,7 +189,7 @@ const ipcRemove = 0 // IPC_RMID
 
 // ids lists the objects there are: the second column after a line of headings.
 func (k ipcKind) ids() (ids []string) {
-	content, err := os.ReadFile(filepath.Join("/proc/sysvipc", k.file))
+	content, err := readFile("/proc/sysvipc/" + k.file)
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -189,26 +213,45 @@ func (k ipcKind) remove() {
 	}
 }
 
-// ports lists sockets that another program could reach: those of TCP that
-// listen, and all of UDP (proc_pid_net(5): column 2 is the address, column 4
-// the state).
+// ports lists what another program could reach: how many sockets there are, where
+// the kernel counts them, and else those that stand in its tables. (Linux looks
+// through the sockets of the whole host for its tables, which takes milliseconds.)
 func ports() (list []string) {
-	const listen = "0A"
-	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		content, err := os.ReadFile(filepath.Join("/proc/net", table))
-		if os.IsNotExist(err) && strings.HasSuffix(table, "6") {
-			continue // a kernel without IPv6
-		}
+	counted := false
+	for _, name := range []string{"sockstat", "sockstat6"} {
+		content, err := readFile("/proc/net/" + name)
 		if err != nil {
-			list = append(list, err.Error())
-			continue
+			continue // gVisor does not count, and a kernel may have no IPv6
 		}
-		lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-		for _, line := range lines[1:] {
-			fields := strings.Fields(line)
-			if len(fields) > 3 && (fields[3] == listen || strings.HasPrefix(table, "udp")) {
-				list = append(list, table+" "+fields[1])
+		counted = true
+		for line := range strings.Lines(string(content)) {
+			// Such as "TCP: inuse 1 orphan 0 tw 2 alloc 1 mem 0".
+			if fields := strings.Fields(line); len(fields) > 2 && fields[1] == "inuse" && fields[2] != "0" {
+				list = append(list, fields[2]+" sockets of "+strings.TrimSuffix(fields[0], ":"))
 			}
+		}
+	}
+	if !counted {
+		for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+			list = append(list, portsIn(table)...)
+		}
+	}
+	return list
+}
+
+// portsIn lists the sockets of a table that listen, and all of UDP
+// (proc_pid_net(5): column 2 is the address, column 4 the state).
+func portsIn(table string) (list []string) {
+	const listen = "0A"
+	content, err := readFile("/proc/net/" + table)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	for _, line := range lines[1:] {
+		fields := strings.Fields(line)
+		if len(fields) > 3 && (fields[3] == listen || strings.HasPrefix(table, "udp")) {
+			list = append(list, table+" "+fields[1])
 		}
 	}
 	return list

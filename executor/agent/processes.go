@@ -4,8 +4,6 @@ package agent
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -20,19 +18,17 @@ type status struct {
 
 // processes lists every process in the sandbox but the agent.
 func processes() []status {
-	folder, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	defer folder.Close()
-	names, err := folder.Readdirnames(-1)
+	names, err := readNames("/proc")
 	if err != nil {
 		return nil
 	}
 	var list []status
 	for _, name := range names {
+		if name[0] < '0' || name[0] > '9' || name == "1" {
+			continue
+		}
 		pid, err := strconv.Atoi(name)
-		if err != nil || pid == 1 {
+		if err != nil {
 			continue
 		}
 		if s, ok := statusOf(pid); ok {
@@ -44,7 +40,7 @@ func processes() []status {
 
 // statusOf reports on one process; one that is gone is not ok.
 func statusOf(pid int) (s status, ok bool) {
-	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	content, err := readFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return s, false
 	}
@@ -84,13 +80,13 @@ func noneRuns(separate bool) bool {
 		if separate && !isProgram(s) {
 			continue
 		}
-		folder := filepath.Join("/proc", strconv.Itoa(s.pid), "task")
-		tasks, err := os.ReadDir(folder)
+		folder := "/proc/" + strconv.Itoa(s.pid) + "/task/"
+		tasks, err := readNames(folder)
 		if err != nil {
 			continue // it is gone
 		}
 		for _, task := range tasks {
-			if stat, err := os.ReadFile(filepath.Join(folder, task.Name(), "stat")); err == nil && !exiting(stat) {
+			if stat, err := readFile(folder + task + "/stat"); err == nil && !exiting(stat) {
 				return false
 			}
 		}

@@ -187,23 +187,28 @@ func (r *round) killRest() {
 	}
 }
 
-// leavingLooks bounds how often it is looked whether a program leaves by itself.
-const leavingLooks = 100
+// leavingLooks bounds how often it is looked whether a program leaves by itself,
+// and leavingPause is between two looks.
+const (
+	leavingLooks = 20
+	leavingPause = 50 * time.Microsecond
+)
 
 // endProgram ends a program whose driver says that it is over, and returns once
 // nothing of it can run any more: what is left to do is the kernel's, which with
 // much memory takes longer than many a program. To say so too early gains a
 // program nothing but its own end.
 func (r *round) endProgram() {
-	if r.agent.users.separate() {
-		signalEach(unix.SIGKILL, isProgram)
-	} else {
-		signalAll(unix.SIGKILL)
-	}
 	for range leavingLooks {
 		if noneRuns(r.agent.users.separate()) {
 			return
 		}
+		if r.agent.users.separate() {
+			signalEach(unix.SIGKILL, isProgram)
+		} else {
+			signalAll(unix.SIGKILL)
+		}
+		r.process.child.await(leavingPause)
 	}
 	r.killRest()
 	<-r.process.child.gone

@@ -3,8 +3,6 @@
 package agent
 
 import (
-	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 )
@@ -39,7 +37,7 @@ func spawnThreads(n int) {
 
 // ownThreads counts the threads of this process.
 func ownThreads() int {
-	entries, err := os.ReadDir(filepath.Join("/proc", "self", "task"))
+	entries, err := readNames("/proc/self/task")
 	if err != nil {
 		return 1
 	}

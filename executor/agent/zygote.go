@@ -66,11 +66,12 @@ func (a *agent) startZygote(spec wire.Process) (*zygote, error) {
 			}
 		}
 	}()
-	return z, z.await()
+	return z, z.await(nil)
 }
 
-// await returns when a process waits for the next job.
-func (z *zygote) await() error {
+// await returns when a process waits for the next job: one of those that are
+// known to be alive, where they are known.
+func (z *zygote) await(alive []status) error {
 	late := time.NewTimer(zygoteTimeout)
 	defer late.Stop()
 	select {
@@ -83,7 +84,10 @@ func (z *zygote) await() error {
 	}
 	// Programs are no children of the agent that are root, and the process that
 	// is to wait after this one is a child of this one.
-	for _, s := range processes() {
+	if alive == nil {
+		alive = processes()
+	}
+	for _, s := range alive {
 		if s.uid == 0 && s.parent == 1 && !s.dead {
 			z.pid = s.pid
 			return nil

@@ -21,6 +21,7 @@ func serve(o order) (reports []report) {
 	cmd.ExtraFiles = []*os.File{nil, ready, theirs}
 	cmd.Env = append(o.Env, "EXECGATE_READY=4", "EXECGATE_FORK=5")
 	check(cmd.Start())
+	started.Store(cmd.Process)
 	theirs.Close()
 	ready.Close()
 	words := newWords(readyOut)

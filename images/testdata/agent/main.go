@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -56,10 +57,18 @@ const (
 	patience   = 50 * time.Second
 )
 
+// started is the driver, which must not outlive this process.
+var started atomic.Pointer[os.Process]
+
 func main() {
 	var o order
 	check(json.NewDecoder(os.Stdin).Decode(&o))
-	time.AfterFunc(patience, func() { check(errors.New("the driver hangs")) })
+	time.AfterFunc(patience, func() {
+		if driver := started.Load(); driver != nil {
+			_ = driver.Kill()
+		}
+		check(errors.New("the driver hangs"))
+	})
 	var reports []report
 	if o.Fork {
 		reports = serve(o)
@@ -169,6 +178,7 @@ func session(o order) (reports []report) {
 	cmd.Dir = "/workspace"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	check(cmd.Start())
+	started.Store(cmd.Process)
 	jobs.Close()
 	ready.Close()
 	words := newWords(readyOut)

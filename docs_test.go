@@ -324,7 +324,7 @@ func TestReferencesAreWhole(t *testing.T) {
 		format             func(match []string) string
 	}{
 		{"docs/api.md", "gateway/routes.go", `http\.Method(\w+), "(/[^"]*)"`, func(m []string) string {
-			return strings.ToUpper(m[1]) + " " + regexp.MustCompile(`:(\w+)`).ReplaceAllString(m[2], "{$1}")
+			return strings.ToUpper(m[1]) + " " + regexp.MustCompile(`[:*](\w+)`).ReplaceAllString(m[2], "{$1}")
 		}},
 		{"docs/api.md", "execution/limits.go", `\{"(\w+)", `, nil},
 		{"docs/api.md", "execution/result.go", `Outcome = "(\w+)"`, nil},

@@ -17,9 +17,6 @@ import (
 // maxSessionBody bounds the body of POST /v1/sessions.
 const maxSessionBody = 64 << 10
 
-// sessionFile is the path of a file in a session, as gin takes it.
-const sessionFile = "/v1/sessions/:id/files/*path"
-
 // createSession is POST /v1/sessions.
 func (g *Gateway) createSession(x *exchange) error {
 	if len(x.gin.Request.Header["Idempotency-Key"]) > 0 {

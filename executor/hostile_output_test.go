@@ -68,6 +68,7 @@ func TestHostileResults(t *testing.T) {
 			}
 		}},
 		{name: "sparse and huge", job: write("f=open(P,'w')\nos.truncate(P, 16<<20)"), want: execution.OutcomeExited, check: valueError("at most 262144 are granted")},
+		{name: "two gibibytes", job: python("import os\nf = open(os.environ['EXECGATE_RESULT'], 'wb', buffering=0)\nfor _ in range(2048): f.write(b'1' * (1 << 20))\n"), limits: func(l *execution.Limits) { l.MemoryMiB = 512 }, want: execution.OutcomeDiskLimit, hit: []string{"tmp_mib"}, check: valueError("at most 262144 are granted")},
 		{name: "nested 100000 deep", job: write("open(P,'w').write('[' * 100000 + ']' * 100000)"), want: execution.OutcomeExited, check: valueError("nested too deeply")},
 		{name: "nested 201 deep", job: write("open(P,'w').write('[' * 201 + ']' * 201)"), want: execution.OutcomeExited, check: valueError("nested too deeply")},
 		{name: "nested 200 deep", job: write("open(P,'w').write('[' * 200 + ']' * 200)"), want: execution.OutcomeExited, check: value(strings.Repeat("[", 200) + strings.Repeat("]", 200))},

@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -53,8 +54,36 @@ func execute(ctx context.Context, e *executor.Executor, id string, job execution
 		return execution.Result{}, err
 	}
 	job.ID = id
-	job.Grant = execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}
+	job.Grant = execution.Grant{Image: image.Digest, Runtime: cmp.Or(job.Grant.Runtime, "runc"), Limits: granted()}
 	return e.Execute(ctx, job)
+}
+
+// Under gVisor no count of the host's kernel is the program's at all.
+func TestNeighboursShareNothingUnderGVisor(t *testing.T) {
+	e := newExecutor(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	hoarding := make(chan error, 1)
+	hoard := under("runsc", python(inotifyHoarder))
+	go func() {
+		_, err := execute(ctx, e, "ex_test_hoarder_gvisor", hoard)
+		hoarding <- err
+	}()
+	until(t, "the hoarder is up", 10*time.Second, func() bool {
+		return len(containers(t, "label=execgate.execution=ex_test_hoarder_gvisor")) == 1
+	})
+	hostile{want: execution.OutcomeExited, job: python(`
+import ctypes, os
+libc = ctypes.CDLL(None)
+assert libc.inotify_init() >= 0
+pipes = [os.pipe() for _ in range(100)]
+import signal, threading
+for _ in range(40): threading.Thread(target=signal.pause, daemon=True).start()
+`)}.under("runsc").attack(t, e)
+	stop()
+	if err := <-hoarding; err != nil {
+		t.Error(err)
+	}
 }
 
 // With fewer users than executions, those that find none are told to wait.

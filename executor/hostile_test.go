@@ -3,6 +3,7 @@ package executor_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/execgate/execgate/executor"
 )
 
+// docs/sandbox.md, "What is tried against it", lists the cases and their tests.
 // Every hostile_*_test.go runs programs that mean harm in real sandboxes and
 // says what each comes to: its outcome, and what the caller is told.
 
@@ -21,9 +23,10 @@ type hostile struct {
 	job    execution.Job
 	limits func(*execution.Limits)
 	want   execution.Outcome
-	exit   int      // where want is exited
-	hit    []string // limits that the caller is told were met; nil: not looked at
-	stdout string   // a part of it
+	or     execution.Outcome // as good as want, where it is not empty
+	exit   int               // where want is exited
+	hit    []string          // limits that the caller is told were met; nil: not looked at
+	stdout string            // a part of it
 	check  func(testing.TB, execution.Result)
 	gvisor func(*hostile) // what is different under gVisor, and why is said beside it
 }
@@ -48,6 +51,9 @@ func (h hostile) attack(t testing.TB, e *executor.Executor) execution.Result {
 	})
 	if took := time.Since(began); took > timeout+startAllowance+late {
 		t.Errorf("took %s with a timeout of %s", took, timeout)
+	}
+	if h.or != "" && r.Outcome == h.or {
+		h.want, h.hit = h.or, nil
 	}
 	if r.Outcome != h.want {
 		t.Errorf("outcome %s, want %s: %s", r.Outcome, h.want, describe(r))
@@ -75,7 +81,11 @@ var runtimes = []string{"runc", "runsc"}
 
 // underEach runs a test under each runtime.
 func underEach(t *testing.T, test func(t *testing.T, runtime string)) {
+	have := strings.Fields(docker(t, "info", "--format", "{{range $name, $_ := .Runtimes}}{{$name}} {{end}}"))
 	for _, runtime := range runtimes {
+		if !slices.Contains(have, runtime) {
+			t.Fatalf("the engine has no runtime %s: run scripts/setup --gvisor", runtime)
+		}
 		t.Run(runtime, func(t *testing.T) { test(t, runtime) })
 	}
 }
@@ -96,10 +106,24 @@ func attacks(t *testing.T, list []hostile) {
 // under is the program under a runtime, with what is expected of it there.
 func (h hostile) under(runtime string) hostile {
 	h.job.Grant.Runtime = runtime
-	if runtime == "runsc" && h.gvisor != nil {
+	if runtime != "runsc" {
+		return h
+	}
+	if h.gvisor != nil {
 		h.gvisor(&h)
 	}
+	// All of gVisor is killed with the program, and the engine may learn of the
+	// reason only after the end.
+	if h.want == execution.OutcomeOutOfMemory {
+		h.or = execution.OutcomeKilled
+	}
 	return h
+}
+
+// under is the job under a runtime.
+func under(runtime string, job execution.Job) execution.Job {
+	job.Grant.Runtime = runtime
+	return job
 }
 
 // describe is a Result in one readable line.
@@ -132,20 +156,24 @@ func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
 // is what a machine of two cores starts in a reasonable time.
 func TestHostileBatchBesideWellBehaved(t *testing.T) {
 	e := newExecutor(t)
+	underEach(t, func(t *testing.T, runtime string) { batchBesideWellBehaved(t, e, runtime) })
+}
+
+func batchBesideWellBehaved(t *testing.T, e *executor.Executor, runtime string) {
 	quarter := func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 3000 }
 	batch := []hostile{
-		{name: "fork bomb", job: python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"), limits: quarter, want: execution.OutcomeTimedOut},
+		{name: "fork bomb", gvisor: withRoom, job: python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"), limits: quarter, want: execution.OutcomeTimedOut},
 		{name: "memory bomb", job: python("b=[]\nwhile True: b.append(bytearray(8<<20))"), limits: func(l *execution.Limits) { l.TimeoutMS = 15_000 }, want: execution.OutcomeOutOfMemory},
 		{name: "output flood", job: shell("yes"), want: execution.OutcomeOutputLimit},
 		{name: "spinning threads", job: python("import threading\ndef f():\n    while True: pass\nfor _ in range(30): threading.Thread(target=f).start()\n"), limits: quarter, want: execution.OutcomeTimedOut},
 		{name: "disk fill", job: shell("dd if=/dev/zero of=/workspace/x bs=1M; exit 1"), want: execution.OutcomeDiskLimit},
-		{name: "signals", job: shell("trap '' TERM; kill -9 -1; while :; do :; done"), limits: quarter, want: execution.OutcomeTimedOut},
+		{name: "signals", gvisor: func(h *hostile) { h.or = execution.OutcomeKilled }, job: shell("trap '' TERM; kill -9 -1; while :; do :; done"), limits: quarter, want: execution.OutcomeTimedOut},
 		{name: "inotify", job: python(inotifyHoarder), limits: func(l *execution.Limits) { l.TimeoutMS = 4000 }, want: execution.OutcomeTimedOut},
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, h := range batch {
-		wg.Go(func() { h.attack(t, e) })
+		wg.Go(func() { h.under(runtime).attack(t, e) })
 	}
 	var gentle int
 	var slowest time.Duration
@@ -154,7 +182,7 @@ func TestHostileBatchBesideWellBehaved(t *testing.T) {
 		defer close(done)
 		for ctx.Err() == nil {
 			began := time.Now()
-			r := run(t, e, python("import time\nt=time.monotonic()\nx=sum(range(100000))\nresult={'x':x}\nopen('/workspace/out/a','w').write('kept')\n"))
+			r := run(t, e, under(runtime, python("import time\nt=time.monotonic()\nx=sum(range(100000))\nresult={'x':x}\nopen('/workspace/out/a','w').write('kept')\n")))
 			slowest = max(slowest, time.Since(began))
 			gentle++
 			if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 || string(r.Value) != `{"x":4999950000}` || len(r.Artifacts) != 1 || len(r.Usage.LimitsHit) > 0 {

@@ -44,6 +44,7 @@ def main(preload):
         except Exception:
             pass  # a program that wants the module will meet the same error, with its own line
     gc.freeze()  # what is there by now need not be looked through again
+    Own.modules = frozenset(sys.modules)
     ready = os.environ.pop(READY, None)
     if ready is not None:
         ready = int(ready)
@@ -159,12 +160,20 @@ def set_environment(env):
     return before
 
 
+class Own:
+    """The names of the modules that were there before any program: none of them is a program's,
+    and to look at each costs 0.4 ms with pandas loaded."""
+
+    modules = frozenset()
+
+
 def finish(names):
     """Does what the interpreter would do for the program on its way out. The rest of that way
     takes 30 ms with pandas loaded, and does nothing for anybody."""
     atexit._run_exitfuncs()
     names.clear()  # closes files, which writes what they hold
-    for module in list(sys.modules.values()):
+    for name in sys.modules.keys() - Own.modules:
+        module = sys.modules[name]
         if (getattr(module, "__file__", None) or "").startswith(WORKSPACE + "/"):
             vars(module).clear()
     gc.collect()
@@ -367,7 +376,7 @@ def become_program(control, ready):
                 break
         os.write(ready, b"P")
         message, ancillary, flags, _ = socket.recvmsg(
-            1 << 20, _socket.CMSG_SPACE(5 * 4), _socket.MSG_CMSG_CLOEXEC
+            1 << 16, _socket.CMSG_SPACE(5 * 4), _socket.MSG_CMSG_CLOEXEC
         )
         if not message:
             os.write(successor, b"E")

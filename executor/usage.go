@@ -10,20 +10,27 @@ import (
 	"github.com/execgate/execgate/executor/wire"
 )
 
-// measureTimeout is how long a kill may wait for the engine's count of what
-// the sandbox has used: once it is killed nobody can tell any more.
+// measureTimeout bounds the wait for the engine's count of what a sandbox has
+// used. No kill waits for it, and no result that has its figures already.
 const measureTimeout = 200 * time.Millisecond
 
 // maxStats bounds what is read of the engine's answer, in bytes.
 const maxStats = 1 << 20
 
-// measure asks the engine, once, what a sandbox has used, since its agent may
-// not live to tell.
+// measure finds out what a sandbox has used before it is killed, since its agent
+// may not live to tell: from its control group where the gateway is on the
+// engine's host, and else from the engine, which takes up to a second for it
+// (Docker 20.10 waits for its collector's tick) and forgets with the kill.
 func (c *conversation) measure() {
 	if c.measured != nil {
 		return
 	}
 	c.measured = make(chan struct{})
+	if now, ok := readGroup(hostGroups, c.sb.id); ok {
+		c.engineCPU, c.enginePeak = now.cpu, now.peak
+		close(c.measured)
+		return
+	}
 	c.e.later(func(ctx context.Context) {
 		defer close(c.measured)
 		ctx, cancel := context.WithTimeout(ctx, measureTimeout)

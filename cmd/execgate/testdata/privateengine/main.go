@@ -6,7 +6,8 @@
 // when that ends everything ends with it.
 //
 // As "driver" it is a language for an image that holds nothing else: a program
-// is lines of "print TEXT", "sleep SECONDS" and "spin".
+// is lines of "print TEXT", "sleep SECONDS" and "spin",
+// which does not heed SIGTERM.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -230,6 +232,7 @@ func do(line string) error {
 		time.Sleep(time.Duration(seconds) * time.Second)
 		return err
 	case "spin":
+		signal.Ignore(syscall.SIGTERM)
 		var group sync.WaitGroup
 		for range 4 {
 			group.Go(func() {

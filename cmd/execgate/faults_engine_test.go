@@ -1,0 +1,222 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// rests is a request for a program of the private engine that does not end by
+// itself in a test.
+var rests = python("print up\nsleep 55", `"limits":{"timeout_ms":60000}`)
+
+// failed holds what a caller is told whose execution the engine failed, and
+// what stands in the log of it.
+func (g *gatewayUnderTest) failed(r reply) {
+	g.t.Helper()
+	p := r.refused(g.t, http.StatusServiceUnavailable)
+	if p.Code != execution.CodeEngineUnavailable || p.RetryAfterMS == 0 || r.header.Get("Retry-After") == "" {
+		g.t.Errorf("%+v %s", r.header, r.body)
+	}
+	if !g.accountsFor(p.Execution) {
+		g.t.Errorf("no record of %s", r.body)
+	}
+	for _, record := range g.records() {
+		if record.Execution == p.Execution && record.Ended != nil && record.Ended.ExitCode != nil {
+			g.t.Errorf("an engine's failure has an exit code: %+v", record.Ended)
+		}
+	}
+}
+
+// lost is failed for an engine that is about to end: of a sandbox that it
+// stopped it may still say so, and nothing worse.
+func (g *gatewayUnderTest) lost(r reply) {
+	g.t.Helper()
+	if r.status != http.StatusOK {
+		g.failed(r)
+	} else if e := r.ok(g.t); e.Outcome != execution.OutcomeKilled || e.ExitCode != nil {
+		g.t.Errorf("%+v", e)
+	}
+}
+
+// An engine that is restarted, or killed, takes what runs on it along. Callers
+// learn of it; the gateway goes on when it is back, and nothing is left.
+func TestEngineIsRestarted(t *testing.T) {
+	for _, how := range []string{"stop", "kill"} {
+		t.Run(how, func(t *testing.T) {
+			p := newPrivateEngine(t, 512)
+			g := p.gateway("EXECGATE_EXECUTOR_WARM_TARGET", "2", "EXECGATE_EXECUTOR_WARM_MAX", "2")
+			g.start()
+			g.waitReady()
+			p.waitSandboxes(2)
+			for round := range 2 {
+				first := g.post(rests)
+				p.waitSandboxes(3) // it runs, and two are parked again
+				second := g.post(rests)
+				eventually(t, 10*time.Second, "both are decided", func() bool { return g.openOnes() == 2 })
+				began := time.Now()
+				p.order(how)
+				g.lost(<-first)
+				g.lost(<-second)
+				t.Logf("round %d: the callers knew after %v", round, time.Since(began).Round(time.Millisecond))
+				g.failed(g.execute(python("print 1")))
+
+				p.order("start")
+				g.waitReady()
+				if e := g.execute(python("print 2")).ok(t); e.Stdout != "2\n" {
+					t.Errorf("%+v", e)
+				}
+				eventually(t, 60*time.Second, "an execution is served by a sandbox that is kept ready", func() bool {
+					return g.execute(python("print 3")).ok(t).Usage.Warm
+				})
+				eventually(t, 45*time.Second, "what the engine had is gone", func() bool { return len(p.sandboxes()) <= 2 })
+			}
+			if code := g.stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			p.waitNothingLeft(time.Second)
+			g.verify()
+		})
+	}
+}
+
+// talks are the requests that an execution's life has, in its order.
+var talks = []struct{ name, request string }{
+	{"image", `^GET .*/images/.*/json`},
+	{"create", `^POST .*/containers/create\?name=`},
+	{"attach", `^POST .*/attach\?`},
+	{"start", `^POST .*/start `},
+	{"inspect", `^GET .*/containers/[0-9a-f]{64}/json`},
+	{"stats", `^GET .*/stats\?`},
+	{"kill", `^POST .*/kill\?`},
+	{"remove", `^DELETE .*/containers/`},
+}
+
+// An engine that stops answering, whatever it is asked, costs a bounded time; it
+// is all put right when it goes on.
+func TestEngineHangs(t *testing.T) {
+	p := newPrivateEngine(t, 512)
+	door := newGate(t, p.socket())
+	g := p.gateway("EXECGATE_EXECUTOR_ENGINE", door.address(), "EXECGATE_EXECUTOR_START_TIMEOUT_MS", "3000")
+	g.start()
+	g.waitReady()
+	for _, talk := range talks {
+		t.Run(talk.name, func(t *testing.T) {
+			frozen := make(chan struct{})
+			door.set(talk.request, false, func() bool {
+				p.order("freeze")
+				close(frozen)
+				return true
+			})
+			// It outlives its timeout, so that its end is the engine's work too.
+			if talk.name == "kill" {
+				door.deafen("up\n") // an agent that hears ends its program by itself
+			}
+			began := time.Now()
+			answer := g.post(python("print up\nspin", `"limits":{"timeout_ms":1000,"cpu_millis":500}`))
+			select {
+			case <-frozen:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the engine was never asked that")
+			}
+			var r reply
+			select {
+			case r = <-answer:
+			case <-time.After(30 * time.Second):
+				t.Fatal("the caller is left waiting")
+			}
+			took := time.Since(began)
+			if took > 10*time.Second {
+				t.Errorf("the caller waited %v", took)
+			}
+			if r.status == http.StatusOK {
+				if e := r.ok(t); e.Outcome != execution.OutcomeTimedOut || e.ExitCode != nil {
+					t.Errorf("%+v", e)
+				}
+			} else {
+				g.failed(r)
+			}
+			t.Logf("%d after %v", r.status, took.Round(time.Millisecond))
+			p.order("thaw")
+			door.deafen("")
+			g.waitReady()
+			p.waitNothingLeft(45 * time.Second)
+			if e := g.execute(python("print 2")).ok(t); e.Stdout != "2\n" {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+	if code := g.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	p.waitNothingLeft(time.Second)
+	g.verify()
+}
+
+// An engine without space refuses sandboxes; executions work once there is some.
+func TestEngineHasNoSpace(t *testing.T) {
+	p := newPrivateEngine(t, 256)
+	g := p.gateway("EXECGATE_EXECUTOR_WARM_TARGET", "1", "EXECGATE_EXECUTOR_WARM_MAX", "1", "EXECGATE_EXECUTOR_START_TIMEOUT_MS", "5000")
+	g.start()
+	g.waitReady()
+	p.waitSandboxes(1)
+	for round := range 2 {
+		answer := g.post(rests) // what runs is in the sandbox that was there
+		p.waitSandboxes(2)
+		p.order("fill")
+		// One sandbox is still parked; after it there is none.
+		var refused reply
+		for range 3 {
+			if refused = g.execute(python("print 1")); refused.status != http.StatusOK {
+				break
+			}
+		}
+		g.failed(refused)
+		select {
+		case r := <-answer:
+			t.Errorf("round %d: a full disk ended what runs: %s", round, r.body)
+		default:
+		}
+		p.order("free")
+		eventually(t, 30*time.Second, "executions work again", func() bool {
+			r := g.execute(python("print 2"))
+			return r.status == http.StatusOK && r.ok(t).Stdout == "2\n"
+		})
+		g.cancelAll()
+		if e := (<-answer).ok(t); e.Outcome != execution.OutcomeCancelled {
+			t.Errorf("%+v", e)
+		}
+		eventually(t, 45*time.Second, "nothing is left but what is parked", func() bool { return len(p.sandboxes()) <= 1 })
+	}
+	if code := g.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	p.waitNothingLeft(time.Second)
+	g.verify()
+}
+
+// openOnes is how many executions the log allows and does not end.
+func (g *gatewayUnderTest) openOnes() (n int) {
+	g.t.Helper()
+	for _, outcomes := range g.endsOf() {
+		if len(outcomes) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// cancelAll ends every execution that was begun and has not ended.
+func (g *gatewayUnderTest) cancelAll() {
+	g.t.Helper()
+	for id, outcomes := range g.endsOf() {
+		if len(outcomes) == 0 {
+			if r := g.request(http.MethodDelete, "/v1/executions/"+id, ""); r.status >= http.StatusBadRequest {
+				g.t.Errorf("cancel %s: %s", id, fmt.Sprintf("%d %s", r.status, r.body))
+			}
+		}
+	}
+}

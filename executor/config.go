@@ -51,8 +51,9 @@ type Warm struct {
 	// CPU has them adjusted; one with another shape starts cold, and where that
 	// goes on the shelf takes on its shape.
 	Limits execution.Limits
-	// Target is how many are kept; under demand up to Max.
-	Target, Max int
+	// Target is how many are kept; under demand up to Max, and no more than Min
+	// where nobody has asked for one in a long time.
+	Min, Target, Max int
 }
 
 // Image is an image by the name policy grants.
@@ -127,8 +128,8 @@ func (c Config) withDefaults() (Config, error) {
 		c.ReusedMax = defaultReusedMax
 	}
 	for i, w := range c.Warm {
-		if w.Target < 0 || w.Max < w.Target {
-			errs = append(errs, fmt.Errorf("warm[%d]: the target is %d and the most %d", i, w.Target, w.Max))
+		if w.Min < 0 || w.Target < w.Min || w.Max < w.Target {
+			errs = append(errs, fmt.Errorf("warm[%d]: the least is %d, the target %d and the most %d", i, w.Min, w.Target, w.Max))
 		}
 		if err := w.Limits.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("warm[%d]: %w", i, err))

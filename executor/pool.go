@@ -28,7 +28,7 @@ type pool struct {
 func newPool(e *Executor) *pool {
 	p := &pool{e: e, wake: make(chan struct{}, 1)}
 	for _, warm := range e.cfg.Warm {
-		p.shelves = append(p.shelves, &shelf{Warm: warm, shape: shapeOf(warm.Limits)})
+		p.shelves = append(p.shelves, &shelf{Warm: warm, shape: shapeOf(warm.Limits), asked: time.Now()})
 	}
 	return p
 }
@@ -45,15 +45,19 @@ func (p *pool) claim(ctx context.Context, job execution.Job, image imageState, d
 		}
 		time.AfterFunc(settleDelay, p.kick)
 		if !sb.alive() {
+			p.e.stats.discards[discardDied].Add(1)
 			p.e.discard(sb)
 			continue
 		}
 		if err := p.e.adjust(ctx, sb, job.Grant.Limits); err != nil {
 			// Such as memory below what is used by now. Its like would fail too.
 			p.e.cfg.Logger.Debug("parked sandbox cannot be adjusted", "container", sb.id, "error", err)
+			p.e.stats.claims[claimAdjust].Add(1)
+			p.e.stats.discards[discardAdjust].Add(1)
 			p.e.discard(sb)
 			return nil
 		}
+		p.e.stats.claims[claimWarm].Add(1)
 		p.e.cfg.Logger.Debug("parked sandbox claimed", "execution_id", job.ID, "container", sb.id)
 		return sb
 	}
@@ -64,9 +68,9 @@ func (p *pool) take(job execution.Job, image imageState, deadline time.Time) *sa
 	defer p.mu.Unlock()
 	s := p.choose(job, image)
 	if s == nil {
-		return nil
+		return p.e.stats.claimed(nil, nil)
 	}
-	return s.take(job, image, deadline, time.Now())
+	return p.e.stats.claimed(s, s.take(job, image, deadline, time.Now()))
 }
 
 // choose prefers a shelf that has preloaded what the program names.
@@ -139,7 +143,9 @@ func (p *pool) fill(ctx context.Context) error {
 			p.e.discard(old)
 		}
 		for ok && p.wants(s) && !p.givesWay() && ctx.Err() == nil {
+			began := time.Now()
 			sb, err := p.e.park(ctx, s.built(), image)
+			p.e.stats.built(ctx, buildPool, began, err)
 			if err != nil {
 				return err
 			}
@@ -167,7 +173,8 @@ func (p *pool) put(s *shelf, sb *sandbox) {
 func (p *pool) stale(s *shelf, image imageState) []*sandbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return s.stale(image, time.Now())
+	now := time.Now()
+	return p.e.stats.removed(s, s.stale(image, now), image, now)
 }
 
 func (p *pool) empty() {
@@ -179,6 +186,12 @@ func (p *pool) empty() {
 		}
 		s.parked = nil
 	}
+}
+
+// Renew replaces every parked sandbox: what they were made for has changed.
+func (e *Executor) Renew() {
+	e.pool.empty()
+	e.pool.kick()
 }
 
 // Parked returns how many sandboxes wait for a job.

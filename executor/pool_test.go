@@ -141,3 +141,15 @@ func TestUsageOfAParkedSandboxIsTheProgramsOwn(t *testing.T) {
 		t.Fatalf("usage %+v", r.Usage)
 	}
 }
+
+func TestRenewedPool(t *testing.T) {
+	gateway := ""
+	e := newExecutor(t, warm(1), func(c *executor.Config) { gateway = c.Gateway })
+	untilParked(t, e, 1)
+	before := containers(t, "label=execgate.gateway="+gateway)
+	e.Renew()
+	until(t, "another sandbox is parked", 30*time.Second, func() bool {
+		now := containers(t, "label=execgate.gateway="+gateway)
+		return e.Parked() == 1 && len(now) == 1 && now[0] != before[0]
+	})
+}

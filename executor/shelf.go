@@ -17,6 +17,8 @@ const (
 	// demandAge is how long a claim that found the shelf empty raises the
 	// number that is kept.
 	demandAge = time.Minute
+	// idleAge is how long after the last claim no more than the least are kept.
+	idleAge = 10 * time.Minute
 	// shapeChange is how many claims in a row of one other shape make a shelf
 	// take on that shape: the policy has changed, and this is what it grants.
 	shapeChange = 3
@@ -35,6 +37,7 @@ type shelf struct {
 	shape  shape
 	parked []*sandbox
 
+	asked  time.Time   // the last claim, or the start
 	misses []time.Time // of late, when the shelf was empty
 	other  shape       // the shape of the last claims that did not fit
 	others int         // how many they were in a row
@@ -50,6 +53,7 @@ func (s *shelf) names(code string) bool {
 
 // take removes a fitting sandbox from the shelf; nil where there is none.
 func (s *shelf) take(job execution.Job, image imageState, deadline, now time.Time) *sandbox {
+	s.asked = now
 	want := shapeOf(job.Grant.Limits)
 	if want != s.shape {
 		s.learn(want)
@@ -86,8 +90,11 @@ func (s *shelf) built() Warm {
 }
 
 // wanted is how many should be parked: the target, and one more for each claim
-// that lately found none.
+// that lately found none; the least where there was no claim in a long time.
 func (s *shelf) wanted(now time.Time) int {
+	if now.Sub(s.asked) > idleAge {
+		return s.Min
+	}
 	s.misses = slices.DeleteFunc(s.misses, func(t time.Time) bool { return now.Sub(t) > demandAge })
 	return min(s.Target+len(s.misses), s.Max)
 }

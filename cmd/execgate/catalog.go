@@ -90,7 +90,11 @@ func (c *catalog) activate(ctx context.Context, digests map[string]string) error
 	if err := c.record(ctx, revision, refused); err != nil {
 		return errors.Join(refused, err) // tried again, until it is in the log
 	}
+	first := c.tried == nil
 	c.tried, c.refused = digests, refused
+	if refused == nil && !first {
+		c.executor.Renew()
+	}
 	if refused == nil {
 		c.logger.InfoContext(ctx, "policy is in force", "revision", revision, "source", c.source)
 	}

@@ -78,9 +78,11 @@ type ExecutorConfig struct {
 	UIDCount       int    `yaml:"uid_count"`
 	StopGraceMS    int64  `yaml:"stop_grace_ms"`
 	StartTimeoutMS int64  `yaml:"start_timeout_ms"`
-	// WarmTarget python sandboxes are kept parked, under demand up to WarmMax,
+	// WarmTarget python sandboxes are kept parked, under demand up to WarmMax, and
+	// where there is none for a long time no more than WarmMin,
 	// and WarmPreloadTarget further ones with modules imported. Zero: none.
 	WarmTarget        int `yaml:"warm_target"`
+	WarmMin           int `yaml:"warm_min"`
 	WarmMax           int `yaml:"warm_max"`
 	WarmPreloadTarget int `yaml:"warm_preload_target"`
 }
@@ -103,7 +105,7 @@ func defaultConfig() Config {
 		Policy:   PolicyConfig{DeadlineMS: 50},
 		Executor: ExecutorConfig{
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
-			WarmTarget: 2, WarmMax: 4, WarmPreloadTarget: 1,
+			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
 		},
 		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
 	}
@@ -137,6 +139,7 @@ func (c Config) bounds() []bound {
 		{"executor.stop_grace_ms", c.Executor.StopGraceMS, 1, 60_000},
 		{"executor.start_timeout_ms", c.Executor.StartTimeoutMS, 1, 600_000},
 		{"executor.warm_target", int64(c.Executor.WarmTarget), 0, 1000},
+		{"executor.warm_min", int64(c.Executor.WarmMin), 0, 1000},
 		{"executor.warm_max", int64(c.Executor.WarmMax), 0, 1000},
 		{"executor.warm_preload_target", int64(c.Executor.WarmPreloadTarget), 0, 1000},
 		{"audit.segment_mib", c.Audit.SegmentMiB, 1, 1024},

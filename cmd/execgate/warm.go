@@ -36,12 +36,12 @@ func (c ExecutorConfig) warm(list []executor.Image) []executor.Warm {
 	shelf := executor.Warm{Image: warmImage, Language: warmLanguage, Runtime: warmRuntime, Limits: warmLimits}
 	var warm []executor.Warm
 	if c.WarmTarget > 0 {
-		shelf.Target, shelf.Max = c.WarmTarget, c.WarmMax
+		shelf.Min, shelf.Target, shelf.Max = min(c.WarmMin, c.WarmTarget), c.WarmTarget, c.WarmMax
 		warm = append(warm, shelf)
 	}
 	if c.WarmPreloadTarget > 0 {
 		shelf.Preload = warmPreload
-		shelf.Target, shelf.Max = c.WarmPreloadTarget, c.WarmPreloadTarget+1
+		shelf.Min, shelf.Target, shelf.Max = min(c.WarmMin, c.WarmPreloadTarget), c.WarmPreloadTarget, c.WarmPreloadTarget+1
 		warm = append(warm, shelf)
 	}
 	return warm

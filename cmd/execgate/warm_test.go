@@ -36,7 +36,7 @@ func TestWhatIsKeptWarm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain := executor.Warm{Image: "python", Language: "python", Runtime: "runc", Limits: warmLimits, Target: 2, Max: 4}
+	plain := executor.Warm{Image: "python", Language: "python", Runtime: "runc", Limits: warmLimits, Min: 1, Target: 2, Max: 4}
 	preload := plain
 	preload.Preload, preload.Target, preload.Max = []string{"pandas", "matplotlib.pyplot"}, 1, 2
 	defaults := defaultConfig().Executor

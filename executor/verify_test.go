@@ -26,12 +26,14 @@ func obeyed(t testing.TB, s spec) (container.InspectResponse, wire.Hello) {
 		Mounts:            []container.MountPoint{{Type: mount.TypeVolume, Name: s.Engine.AgentVolume, Destination: wire.AgentFolder}},
 	}
 	l := s.Grant.Limits
-	id := strconv.Itoa(s.UID)
-	none := strings.Repeat("0", 16)
+	id, held := strconv.Itoa(s.UID), none
+	if s.Profile == reusable {
+		id, held = "0", "00000000000001e0"
+	}
 	hello := wire.Hello{Version: wire.Version, Report: wire.Report{
 		Status: map[string]string{
 			"Uid": strings.Join([]string{id, id, id, id}, "\t"), "Gid": strings.Join([]string{id, id, id, id}, "\t"), "Groups": id,
-			"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
+			"CapInh": none, "CapPrm": held, "CapEff": held, "CapBnd": held, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
 		},
 		Interfaces: []string{"lo"},
 		Cgroup: map[string]string{
@@ -64,11 +66,13 @@ func obeyed(t testing.TB, s spec) (container.InspectResponse, wire.Hello) {
 // named, unless policy calls it optional.
 func TestVerifyRefusesEachDifference(t *testing.T) {
 	for _, runtime := range []string{"runc", gvisor} {
-		t.Run(runtime, func(t *testing.T) {
-			s := sample()
-			s.Grant.Runtime = runtime
-			verifyRefusesEachDifference(t, s)
-		})
+		for _, profile := range []profile{sealed, reusable} {
+			t.Run(runtime+" "+string(profile), func(t *testing.T) {
+				s := sample()
+				s.Grant.Runtime, s.Profile = runtime, profile
+				verifyRefusesEachDifference(t, s)
+			})
+		}
 	}
 }
 
@@ -111,7 +115,7 @@ func verifyRefusesEachDifference(t *testing.T, s spec) {
 	}
 	cases := []difference{
 		{"image", func(c *container.InspectResponse, _ *wire.Report) { c.Image = "sha256:other" }},
-		{"user", config(func(c *container.Config) { c.User = "0:0" })},
+		{"user", config(func(c *container.Config) { c.User = "7:7" })},
 		{"entrypoint", config(func(c *container.Config) { c.Entrypoint = []string{"/bin/sh"} })},
 		{"entrypoint", config(func(c *container.Config) { c.Cmd = []string{"x"} })},
 		{"healthcheck", config(func(c *container.Config) { c.Healthcheck = nil })},
@@ -131,8 +135,8 @@ func verifyRefusesEachDifference(t *testing.T, s spec) {
 		{"security_options", host(func(h *container.HostConfig) { h.SecurityOpt = []string{"no-new-privileges", "seccomp=unconfined"} })},
 		{"security_options", host(func(h *container.HostConfig) { h.SecurityOpt = []string{"no-new-privileges"} })},
 		{"no_new_privileges", status("NoNewPrivs", "0")},
-		{"user", status("Uid", "0\t0\t0\t0")},
-		{"user", status("Gid", "0\t0\t0\t0")},
+		{"user", status("Uid", "7\t7\t7\t7")},
+		{"user", status("Gid", "7\t7\t7\t7")},
 		{"groups", status("Groups", "0 999")},
 		{"ipc", host(func(h *container.HostConfig) { h.IpcMode = "host" })},
 		{"pid_namespace", host(func(h *container.HostConfig) { h.PidMode = "host" })},

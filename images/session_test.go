@@ -101,6 +101,17 @@ type turn struct {
 	lost bool
 }
 
+// said is the turn that runs code.
+func said(name, code string) turn {
+	return turn{caseOf: caseOf{name: name, program: program{code: code}}}
+}
+
+func (c turn) prints(stdout string) turn { c.stdout = stdout; return c }
+
+func (c turn) fails(exit int, stderr string) turn { c.exit, c.stderr = exit, stderr; return c }
+
+func (c turn) gives(result string) turn { c.result = result; return c }
+
 func newSession(t *testing.T, image string) sandbox {
 	t.Helper()
 	s := startSandbox(t, imageNamed(t, image), "--memory", "512m", "--pids-limit", "100", "--ulimit", "nofile=256", "--tmpfs", agentMount)

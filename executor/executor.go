@@ -22,6 +22,7 @@ type Executor struct {
 	pool     *pool
 	reused   *reused
 	sessions sessions
+	stats    stats
 	busy     atomic.Int32 // executions under way
 	underWay underWay
 	leftover chan struct{} // tells the reaper not to wait
@@ -94,7 +95,7 @@ func (e *Executor) Ready(ctx context.Context) error {
 // and the outcome is cancelled; in a session the program is interrupted first.
 // Job.ID is unique among those under way. Execute may be called by many at once,
 // though a session takes one job at a time (session.go has its errors).
-func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Result, error) {
+func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execution.Result, err error) {
 	if !e.underWay.begin() {
 		return execution.Result{}, unavailable(errors.New("the gateway is stopping"))
 	}
@@ -104,6 +105,8 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 	}
 	e.busy.Add(1)
 	defer e.busy.Add(-1)
+	began := time.Now()
+	defer func() { e.stats.executed(began, result, err) }()
 	if job.Session != "" {
 		return e.executeInSession(ctx, job)
 	}
@@ -130,6 +133,7 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (execution.Re
 		}
 		result, err := e.use(ctx, engine, sb, job, image)
 		if warm && errors.Is(err, errNotBegun) && ctx.Err() == nil {
+			e.stats.discards[discardDied].Add(1)
 			continue // it died between the claim and the program's start: nothing was run
 		}
 		result.Usage.Warm = warm && err == nil
@@ -154,7 +158,9 @@ func (e *Executor) sandboxFor(ctx context.Context, engine *engine, job execution
 	if sb := e.pool.claim(ctx, job, image, s.Deadline); sb != nil {
 		return sb, true, nil
 	}
+	began := time.Now()
 	sb, err = e.open(ctx, engine, s)
+	e.stats.built(ctx, buildExecution, began, err)
 	return sb, false, err
 }
 

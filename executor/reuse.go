@@ -106,6 +106,7 @@ func (r *reused) claim(ctx context.Context, job execution.Job, image imageState)
 		}
 		<-c.done // bounded by cleanTimeout
 		if c.sb.alive() && ctx.Err() == nil {
+			r.e.stats.reuses.Add(1)
 			return c.sb
 		}
 		r.lose(c.sb)
@@ -157,7 +158,9 @@ func (r *reused) lose(sb *sandbox) {
 // open makes the sandbox that was reserved, with a driver parked in it.
 func (r *reused) open(ctx context.Context, engine *engine, s spec, job execution.Job, image imageState) (*sandbox, error) {
 	s.Profile, s.Deadline = reusable, time.Now().Add(parkedDeadline)
+	began := time.Now()
 	sb, err := r.e.open(ctx, engine, s)
+	r.e.stats.built(ctx, buildReuse, began, err)
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -192,6 +195,7 @@ func (r *reused) putBack(sb *sandbox) {
 		defer r.e.underWay.end()
 		defer close(c.done)
 		if err := r.clean(sb); err != nil {
+			r.e.stats.failedCleanings.Add(1)
 			r.e.cfg.Logger.Info("a sandbox is not reused", "container", sb.id, "error", err)
 			sb.session.Close() // whoever finds it next discards it
 		}

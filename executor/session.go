@@ -55,10 +55,12 @@ func (e *Executor) OpenSession(ctx context.Context, s execution.Session) error {
 	deadline := time.Now().Add(time.Duration(s.Grant.Session.AbsoluteS)*time.Second + e.cfg.StartTimeout + 2*cleanupTimeout)
 	sb := e.pool.claim(ctx, execution.Job{ID: s.ID, Owner: s.Owner, Grant: s.Grant, Language: s.Language}, image, deadline)
 	if sb == nil {
+		began := time.Now()
 		sb, err = e.open(ctx, engine, spec{
 			Gateway: e.cfg.Gateway, Execution: s.ID, Deadline: deadline, Grant: s.Grant,
 			Profile: sealed, Image: image.facts, Engine: engine.facts,
 		})
+		e.stats.built(ctx, buildSession, began, err)
 		if errors.Is(err, errNoMemory) {
 			return &execution.Error{
 				Kind: execution.KindInvalid, Code: "memory_too_small", Err: err,

@@ -182,6 +182,7 @@ func (p *pool) empty() {
 	defer p.mu.Unlock()
 	for _, s := range p.shelves {
 		for _, sb := range s.parked {
+			p.e.stats.discards[discardRenewed].Add(1)
 			p.e.discard(sb)
 		}
 		s.parked = nil

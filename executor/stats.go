@@ -77,11 +77,12 @@ const (
 	discardStale
 	discardSurplus
 	discardAdjust
+	discardRenewed
 )
 
 var discardReasons = [...]string{
 	discardDied: "died", discardImage: "image_changed", discardShape: "shape_changed", discardStale: "stale",
-	discardSurplus: "surplus", discardAdjust: "adjust_failed",
+	discardSurplus: "surplus", discardAdjust: "adjust_failed", discardRenewed: "renewed",
 }
 
 // stats are the counters behind Stats. What can be counted by looking is not

@@ -55,3 +55,28 @@ func TestStatsOfThePool(t *testing.T) {
 		t.Errorf("shelves %+v", s.Shelves)
 	}
 }
+
+func TestStatsOfReuseAndSessions(t *testing.T) {
+	e := newExecutor(t)
+	mine := reusing(t, e, somebody)
+	for range 2 {
+		exitedWell(t, mine(python(container)))
+	}
+	s := e.Stats()
+	if s.Reuses != 1 || s.ReusedBusy != 0 || s.ReusedIdle != 1 || s.FailedCleanings != 0 || s.Builds["reuse"].Count != 1 {
+		t.Errorf("%+v", s)
+	}
+	if s.Executions[executor.StartWarm].Count != 1 || s.Claims["none_kept"] != 0 {
+		t.Errorf("%+v", s)
+	}
+	open, _ := inSession(t, e, "python")
+	if s := e.Stats(); s.Sessions != 1 || s.Builds["session"].Count != 1 || s.Claims["none_kept"] != 1 {
+		t.Errorf("with a session: %+v", s)
+	}
+	if err := e.CloseSession(t.Context(), open.ID); err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Stats(); s.Sessions != 0 {
+		t.Errorf("%d sessions are open", s.Sessions)
+	}
+}

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -71,4 +72,33 @@ func TestEachRuntimeParks(t *testing.T) {
 			t.Errorf("with less memory: %s", describe(r))
 		}
 	})
+}
+
+// gVisor lists no System V objects, so a sandbox where a program left any is not
+// used again; one where it left none is.
+func TestNothingOfIPCIsReusedUnderGVisor(t *testing.T) {
+	e := newExecutor(t)
+	image, err := e.Resolve(t.Context(), "", "python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(code string) execution.Result {
+		job := python("import ctypes\nl = ctypes.CDLL(None)\n" + code)
+		job.ID, job.Owner = execution.NewID("ex_", time.Now()), execution.Owner{Tenant: "a", Subject: "ak_1"}
+		job.Grant = execution.Grant{Image: image.Digest, Runtime: "runsc", Limits: granted(), Reuse: execution.ReusePrincipal}
+		r, err := e.Execute(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	next("")
+	for _, made := range []string{"l.shmget(42, 4096, 0o1666)", "l.msgget(42, 0o1666)", "l.semget(42, 1, 0o1666)"} {
+		if r := next("result = " + made + " >= 0"); string(r.Value) != "true" || !r.Usage.Warm {
+			t.Errorf("%s: %s", made, describe(r))
+		}
+		if r := next("result = [l.shmget(42, 4096, 0o666), l.msgget(42, 0o666), l.semget(42, 1, 0o666)]"); string(r.Value) != "[-1,-1,-1]" || r.Usage.Warm {
+			t.Errorf("after %s: %s", made, describe(r))
+		}
+	}
 }

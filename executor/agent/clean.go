@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/execgate/execgate/executor/wire"
 	"golang.org/x/sys/unix"
@@ -188,10 +189,12 @@ var ipcKinds = []ipcKind{
 const ipcRemove = 0 // IPC_RMID
 
 // ids lists the objects there are: the second column after a line of headings.
+// A kernel without that list, as gVisor's, is asked for its summary, which a
+// program that leaves any changes: those cannot be removed one by one.
 func (k ipcKind) ids() (ids []string) {
 	content, err := readFile("/proc/sysvipc/" + k.file)
 	if err != nil {
-		return []string{err.Error()}
+		return []string{k.summary()}
 	}
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	for _, line := range lines[1:] {
@@ -200,6 +203,26 @@ func (k ipcKind) ids() (ids []string) {
 		}
 	}
 	return ids
+}
+
+// summary is what the kernel counts of this kind (SHM_INFO of shmctl(2) and its
+// like). One that cannot be had is never like another.
+func (k ipcKind) summary() string {
+	const shmInfo, msgInfo, semInfo = 14, 12, 19
+	var info [128]byte // more than any of the structures
+	var errno unix.Errno
+	switch k.file {
+	case "shm":
+		_, _, errno = unix.Syscall(unix.SYS_SHMCTL, 0, shmInfo, uintptr(unsafe.Pointer(&info)))
+	case "msg":
+		_, _, errno = unix.Syscall(unix.SYS_MSGCTL, 0, msgInfo, uintptr(unsafe.Pointer(&info)))
+	case "sem":
+		_, _, errno = unix.Syscall6(unix.SYS_SEMCTL, 0, 0, semInfo, uintptr(unsafe.Pointer(&info)), 0, 0)
+	}
+	if errno != 0 {
+		return fmt.Sprintf("unknown at %d: %v", time.Now().UnixNano(), errno)
+	}
+	return fmt.Sprintf("in the count %x", info)
 }
 
 // remove removes those of the present user.

@@ -238,6 +238,7 @@ func (a *agent) round(frame wire.Frame) error {
 		if err := as(r.uid, func() error { return r.collect(&exited) }); err != nil {
 			return err
 		}
+		exited.Stayed = exited.Stayed && a.stayed() // it may have gone on meanwhile
 	}
 	if err := wire.WriteJSON(a.control, wire.FrameExited, exited); err != nil {
 		return err

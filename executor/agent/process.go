@@ -32,6 +32,8 @@ type process struct {
 	stays bool // takes further jobs
 	busy  atomic.Bool
 
+	still stillness // of one that stays
+
 	parkedAt chan struct{} // closed when it waits for its first job
 	taken    chan struct{} // gets one for each job it has
 	done     chan byte     // gets the exit status of each job it has done
@@ -143,7 +145,9 @@ func (p *process) park() error {
 		return errors.New("the driver ended instead of waiting for its job")
 	}
 	if p.stays {
-		p.freeze()
+		if !p.freeze() {
+			return errors.New("the driver does not stand still")
+		}
 		return nil // a session starts another
 	}
 	go func() {
@@ -153,6 +157,15 @@ func (p *process) park() error {
 		}
 	}()
 	return nil
+}
+
+// usable reports whether a process that waits can take a job. One that did not
+// stand still meanwhile was killed.
+func (p *process) usable() bool {
+	if p.stays && !p.isStill() {
+		<-p.child.gone
+	}
+	return p.alive()
 }
 
 // leave makes a driver that waits end without a job.
@@ -171,19 +184,13 @@ func (p *process) alive() bool {
 	}
 }
 
-// freeze stops the process until it begins again, and ends all others.
-func (p *process) freeze() {
-	signalAll(unix.SIGSTOP)
-	killEach(p.child.of, func(other status) bool { return other.pid != p.pid })
-}
-
 // begin lets the process run, and gives a driver its job.
 func (p *process) begin(job *string) {
 	p.busy.Store(true)
 	if p.stays {
 		empty(p.taken)
 		empty(p.done)
-		unix.Kill(p.pid, unix.SIGCONT)
+		p.thaw()
 	}
 	if p.job == nil || job == nil {
 		return

@@ -38,7 +38,7 @@ func (r *round) begin() (err error) {
 	switch {
 	case a.zygote != nil:
 		r.process, err = a.zygote.fork(r.uid, r.start.Process)
-	case a.parked != nil && a.parked.alive():
+	case a.parked != nil && a.parked.usable():
 		r.process = a.parked
 	case r.start.Process.Stays:
 		// The interpreter of the session is gone: this one takes its place.
@@ -73,8 +73,13 @@ func (r *round) prepare() error {
 	return nil
 }
 
+// takenTimeout bounds the wait for a driver to take its job, after which the
+// program's time begins all the same: an earlier program may have put another in
+// the driver's place, which takes none.
+const takenTimeout = time.Second
+
 // give connects the process with its streams, and a driver with its job. It
-// returns once the driver has the job, or is gone.
+// returns once the driver has the job, or is gone, or takes too long.
 func (r *round) give() error {
 	p := r.process
 	r.watch = newWatch(r.start.Process.PIDs, r.agent.own())
@@ -85,10 +90,13 @@ func (r *round) give() error {
 	r.stdout, r.stderr = newPump(p.stdout, r.streams.stdout), newPump(p.stderr, r.streams.stderr)
 	p.begin(r.start.Job)
 	if p.waits {
+		late := time.NewTimer(takenTimeout)
 		select {
 		case <-p.taken:
 		case <-p.child.gone:
+		case <-late.C:
 		}
+		late.Stop()
 		r.before, r.begun = cgroupNow.counters(), time.Now()
 	}
 	go r.watch.run(p.started)
@@ -159,10 +167,13 @@ func (r *round) wait() wire.Exited {
 		exited.ExitCode = int(status)
 		r.watch.finish(&exited)
 		if p.stays {
-			exited.Stayed = true
-			p.freeze()
-			r.stdout.drain()
-			r.stderr.drain()
+			if exited.Stayed = p.freeze(); exited.Stayed {
+				r.stdout.drain()
+				r.stderr.drain()
+				break
+			}
+			r.killRest()
+			r.end()
 			break
 		}
 		r.endProgram()
@@ -238,7 +249,7 @@ func (r *round) count(exited *wire.Exited) {
 }
 
 // stayed reports whether a driver waits for another job.
-func (a *agent) stayed() bool { return a.parked != nil && a.parked.stays && a.parked.alive() }
+func (a *agent) stayed() bool { return a.parked != nil && a.parked.stays && a.parked.isStill() }
 
 // own is how many processes and threads in the sandbox are not the program's.
 func (a *agent) own() int64 {

@@ -9,12 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"unicode/utf8"
 
 	"github.com/execgate/execgate/executor/wire"
+	"golang.org/x/sys/unix"
 )
 
 // outFolder, in the workspace, is where a program leaves its artifacts.
@@ -43,10 +43,22 @@ func layFile(name string, content []byte) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("lay file: %w", err)
 	}
-	if err := root.WriteFile(name, content, 0o644); err != nil {
+	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return fmt.Errorf("lay file: %w", err)
+	}
+	_, err = file.Write(content)
+	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("lay file: %w", err)
 	}
 	return nil
+}
+
+// openAtOnce opens a file to read it, and fails where that would wait: for the
+// other end of a pipe, or for a program that stands still to give up its lease
+// (fcntl(2), F_SETLEASE).
+func openAtOnce(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // plain fails unless name is a regular file with no link on the way to it. No
@@ -94,7 +106,7 @@ func openPlain(name string, most int64) (*os.File, int64, error) {
 	if err := plain(root, name); err != nil {
 		return nil, 0, err
 	}
-	file, err := root.Open(name)
+	file, err := openAtOnce(root, name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -116,20 +128,29 @@ func (r *round) collect(exited *wire.Exited) error {
 	if err := sendResult(r.agent.control, r.start.ResultBytes, exited); err != nil {
 		return err
 	}
-	workspace, err := os.OpenRoot(wire.Workspace)
+	out, err := openOut()
 	if err != nil {
-		return fmt.Errorf("open the workspace: %w", err)
-	}
-	defer workspace.Close()
-	if info, err := workspace.Lstat(outFolder); err != nil || !info.IsDir() {
-		return nil // the program removed it, or put a link in its place
-	}
-	out, err := workspace.OpenRoot(outFolder)
-	if err != nil {
-		return nil // the program took its own right to read it
+		return nil // the program removed it, put a link in its place, or took its own right to read it
 	}
 	defer out.Close()
 	return r.sendArtifacts(out, exited)
+}
+
+// openOut opens the folder for artifacts, where it is one and no link to another.
+func openOut() (*os.Root, error) {
+	workspace, err := os.OpenRoot(wire.Workspace)
+	if err != nil {
+		return nil, err
+	}
+	defer workspace.Close()
+	info, err := workspace.Lstat(outFolder)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, errors.New("the folder for artifacts is none")
+	}
+	return workspace.OpenRoot(outFolder)
 }
 
 // fileTimes tell files apart from what they were: by path, the file's number and
@@ -139,7 +160,7 @@ type fileTimes map[string][3]int64
 // artifactTimes lists what is in the folder for artifacts.
 func artifactTimes() fileTimes {
 	times := fileTimes{}
-	root, err := os.OpenRoot(filepath.Join(wire.Workspace, outFolder))
+	root, err := openOut()
 	if err != nil {
 		return times
 	}
@@ -212,7 +233,7 @@ func openRegular(root *os.Root, name string, max int64) (*os.File, int64, error)
 	if info.Size() > max {
 		return nil, 0, fmt.Errorf("the result is %d bytes, and at most %d are granted: return less, or ask for a larger result_kib", info.Size(), max)
 	}
-	file, err := root.Open(name)
+	file, err := openAtOnce(root, name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("the result cannot be read: %w", err)
 	}
@@ -248,9 +269,9 @@ func (r *round) sendArtifacts(root *os.Root, exited *wire.Exited) error {
 			exited.FilesTruncated = true
 			return nil
 		}
-		file, err := root.Open(name)
+		file, err := openAtOnce(root, name)
 		if err != nil {
-			exited.FilesTruncated = true // the program took its own right to read it
+			exited.FilesTruncated = true // the program took its own right to read it, or holds a lease
 			return nil
 		}
 		defer file.Close()

@@ -16,11 +16,15 @@ type status struct {
 	dead             bool // waits to be reaped, and no thread of it runs
 }
 
+// unknown is what is known of a process that is there and cannot be looked at: it
+// is a program's, and a signal to it reaches nobody.
+const unknown = 1 << 30
+
 // processes lists every process in the sandbox but the agent.
 func processes() []status {
 	names, err := readNames("/proc")
 	if err != nil {
-		return nil
+		return []status{{pid: unknown, uid: unknown}}
 	}
 	var list []status
 	for _, name := range names {
@@ -40,11 +44,15 @@ func processes() []status {
 
 // statusOf reports on one process; one that is gone is not ok.
 func statusOf(pid int) (s status, ok bool) {
+	s.pid = pid
 	content, err := readFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
+	if err == unix.ENOENT || err == unix.ESRCH {
 		return s, false
 	}
-	s.pid = pid
+	if err != nil {
+		s.uid = unknown
+		return s, true
+	}
 	zombie, threads := false, 0
 	for line := range strings.Lines(string(content)) {
 		name, value, _ := strings.Cut(line, ":")
@@ -82,11 +90,12 @@ func noneRuns(separate bool) bool {
 		}
 		folder := "/proc/" + strconv.Itoa(s.pid) + "/task/"
 		tasks, err := readNames(folder)
-		if err != nil {
-			continue // it is gone
+		if s.uid == unknown || err != nil && err != unix.ENOENT && err != unix.ESRCH {
+			return false
 		}
 		for _, task := range tasks {
-			if stat, err := readFile(folder + task + "/stat"); err == nil && !exiting(stat) {
+			stat, err := readFile(folder + task + "/stat")
+			if err == nil && !exiting(stat) || err != nil && err != unix.ENOENT && err != unix.ESRCH {
 				return false
 			}
 		}

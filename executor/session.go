@@ -125,6 +125,7 @@ func (e *Executor) executeInSession(ctx context.Context, job execution.Job) (exe
 	defer cancel()
 	defer context.AfterFunc(s.ended, cancel)()
 	result, err := e.converse(ctx, s.sb, job, s.image)
+	closed := s.ended.Err() != nil // by its owner, not for what has come of it
 	if result.Session == execution.SessionEnded {
 		e.lose(s)
 	}
@@ -132,7 +133,7 @@ func (e *Executor) executeInSession(ctx context.Context, job execution.Job) (exe
 		e.engines.doubt(context.WithoutCancel(ctx), s.engine, err)
 		return result, err
 	}
-	if s.ended.Err() != nil {
+	if closed {
 		result.Outcome, result.ExitCode = execution.OutcomeCancelled, nil
 	}
 	result.Usage.Warm = true
@@ -169,16 +170,29 @@ func (e *Executor) GetFile(ctx context.Context, id, path string, most int64) ([]
 		if err := wire.WriteJSON(sb.control, wire.FrameFetch, wire.Fetch{Path: path, Max: most}); err != nil {
 			return wire.Frame{}, err
 		}
-		return sb.next(ctx, map[wire.FrameType]int{wire.FrameDone: maxDone, wire.FrameContent: int(most) + maxPath})
+		frame, err := sb.next(ctx, map[wire.FrameType]int{wire.FrameDone: maxDone, wire.FrameContent: int(most) + maxPath})
+		if err == nil && frame.Type == wire.FrameContent {
+			err = checkContent(frame, path, most)
+		}
+		return frame, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	_, content, err := frame.File()
-	if err != nil || int64(len(content)) > most {
-		return nil, lost(fmt.Errorf("the agent sent another file than was asked for: %w", err))
+	return content, err
+}
+
+// checkContent refuses another file than was asked for.
+func checkContent(frame wire.Frame, path string, most int64) error {
+	sent, content, err := frame.File()
+	if err != nil {
+		return err
 	}
-	return content, nil
+	if sent != path || int64(len(content)) > most {
+		return fmt.Errorf("the agent sent %d bytes of %.100q, and %.100q of at most %d was asked for", len(content), sent, path, most)
+	}
+	return nil
 }
 
 // maxDone bounds the agent's answer about a file, in bytes.
@@ -191,7 +205,8 @@ func (e *Executor) withFile(ctx context.Context, id string, ask func(context.Con
 		return wire.Frame{}, err
 	}
 	defer release()
-	ctx, cancel := context.WithTimeout(ctx, fileTimeout)
+	// A caller who hangs up in the middle does not cost the session.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fileTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.sb.session.Close() })
 	frame, err := ask(ctx, s.sb)

@@ -38,7 +38,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"cmd/execgate": {
 		inside: []string{"audit", "executor", "gateway", "identity", "images", "policies", "policy", "store", "vault"},
 		outside: []string{
-			"github.com/spf13/cobra", "go.yaml.in/yaml/v3",
+			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",
 		},
 	},

@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"sync"
 	"sync/atomic"
 
 	"github.com/execgate/execgate/execution"
@@ -19,25 +22,113 @@ type Counts struct {
 	EngineFailed uint64 // allowed, and failed by us
 	AuditFailed  uint64 // refused, or withheld, because a record could not be written
 	RevokeFailed uint64 // leases that could not be taken back at once
+
+	// Decisions are those that are recorded, Ended the executions that were allowed
+	// and came to an end, and Refused, by code, what was not even decided, or not
+	// begun, for want of room or because of the shutdown. What is usual is there
+	// also where it is zero.
+	Decisions map[Decided]uint64
+	Ended     map[Ended]uint64
+	Refused   map[string]uint64
+}
+
+// Decided is one kind of decision.
+type Decided struct {
+	Action execution.Action
+	Effect execution.Effect
+}
+
+// Ended is one kind of end of an execution. Warm is execution.Usage's.
+type Ended struct {
+	Outcome execution.Outcome
+	Warm    bool
+}
+
+// outcomes are those that an execution can come to here.
+var outcomes = []execution.Outcome{
+	execution.OutcomeCancelled, execution.OutcomeTimedOut, execution.OutcomeOutOfMemory, execution.OutcomeOutputLimit,
+	execution.OutcomePIDsLimit, execution.OutcomeDiskLimit, execution.OutcomeKilled, execution.OutcomeExited,
+	execution.OutcomeEngineFailed,
+}
+
+// usual are the counts that are known to be possible, at zero.
+func usual() (decisions map[Decided]uint64, ended map[Ended]uint64, refused map[string]uint64) {
+	decisions, ended = map[Decided]uint64{}, map[Ended]uint64{}
+	for _, action := range []execution.Action{execution.ActionExecute, execution.ActionSession} {
+		decisions[Decided{action, execution.EffectAllow}], decisions[Decided{action, execution.EffectDeny}] = 0, 0
+	}
+	for _, outcome := range outcomes {
+		ended[Ended{outcome, false}], ended[Ended{outcome, true}] = 0, 0
+	}
+	delete(ended, Ended{execution.OutcomeEngineFailed, true}) // there is no Usage to say so
+	refused = map[string]uint64{"executions_saturated": 0, "queue_full": 0, "executions_full": 0, "sessions_saturated": 0, "draining": 0}
+	return decisions, ended, refused
+}
+
+// tally counts by key. Its keys must be few.
+type tally[K comparable] struct {
+	mu     sync.Mutex
+	counts map[K]uint64
+}
+
+func (t *tally[K]) add(key K) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = map[K]uint64{}
+	}
+	t.counts[key]++
+}
+
+// copyTo writes the counts into m.
+func (t *tally[K]) copyTo(m map[K]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.Copy(m, t.counts)
 }
 
 type counters struct {
 	started, denied, saturated, drained, engineFailed, auditFailed, revokeFailed atomic.Uint64
+
+	decisions tally[Decided]
+	ends      tally[Ended]
+	refusals  tally[string]
 }
 
-// refused counts an execution that was not admitted.
+// refused counts what was not admitted, if that is what err says.
 func (c *counters) refused(err error) {
-	if execution.KindOf(err) == execution.KindSaturated {
+	e, ok := errors.AsType[*execution.Error](err)
+	switch {
+	case !ok:
+		return
+	case e.Kind == execution.KindSaturated:
 		c.saturated.Add(1)
-	} else {
+	case e.Code == "draining":
 		c.drained.Add(1)
+	default:
+		return
 	}
+	c.refusals.add(e.Code)
+}
+
+// ended counts an execution that was allowed and has come to an end.
+func (c *counters) ended(result execution.Result, err error) {
+	if err != nil {
+		c.ends.add(Ended{Outcome: execution.OutcomeEngineFailed})
+		return
+	}
+	c.ends.add(Ended{result.Outcome, result.Usage.Warm})
 }
 
 // Counts returns the counts as they are now.
 func (s *Service) Counts() Counts {
 	running, queued := s.admission.count()
+	decisions, ended, refused := usual()
+	s.counters.decisions.copyTo(decisions)
+	s.counters.ends.copyTo(ended)
+	s.counters.refusals.copyTo(refused)
 	return Counts{
+		Decisions: decisions, Ended: ended, Refused: refused,
 		Running:      running,
 		Queued:       queued,
 		Started:      s.counters.started.Load(),

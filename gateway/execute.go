@@ -62,6 +62,7 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 
 	var runErr error
 	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
+	s.counters.ended(response.Result, runErr)
 	ended, recordErr := s.records.ended(ctx, call, response.ID, decided, response, runErr)
 	// The record of the session's end, if it has come to that, is after this one.
 	response.Result.Session = turn.end(response.Result, runErr)
@@ -103,6 +104,7 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		return Response{ID: question.ID}, recordErr
 	}
 	response.Records = append(response.Records, decided)
+	s.counters.decisions.add(Decided{action, response.Decision.Effect})
 	if !response.Decision.Allowed() {
 		s.counters.denied.Add(1)
 		if err != nil {

@@ -110,3 +110,19 @@ func (g *Gateway) readiness(x *exchange) error {
 	x.write(http.StatusOK, "application/json", body)
 	return nil
 }
+
+// metrics lets Metrics answer. What it shows is of all tenants, so it is for the
+// auditors of those who run the gateway.
+func (g *Gateway) metrics(x *exchange) error {
+	if x.principal.Tenant != operatorTenant {
+		return &execution.Error{
+			Kind: execution.KindDenied, Code: "other_tenant",
+			Detail: "metrics are of all tenants: use a key of the tenant " + operatorTenant,
+		}
+	}
+	if g.config.Metrics == nil {
+		return &execution.Error{Kind: execution.KindNotFound, Detail: "this gateway has no metrics"}
+	}
+	g.config.Metrics.ServeHTTP(x.gin.Writer, x.gin.Request)
+	return nil
+}

@@ -274,7 +274,7 @@ func TestProblems(t *testing.T) {
 
 func TestWrongRoutesAndMethods(t *testing.T) {
 	s := serve(t, newWorld(), nil)
-	for _, path := range []string{"/", "/v1", "/v1/executions/", "/V1/executions", "/v1//executions", "/v1/executions/../keys", "/%2e%2e/x", "/v1/executions%00", "/metrics"} {
+	for _, path := range []string{"/", "/v1", "/v1/executions/", "/V1/executions", "/v1//executions", "/v1/executions/../keys", "/%2e%2e/x", "/v1/executions%00", "/metrics/"} {
 		if a := s.do("GET", path, "admin/default", ""); a.StatusCode != 404 && a.StatusCode != 405 {
 			t.Errorf("GET %s: %d", path, a.StatusCode)
 		} else {

@@ -40,6 +40,7 @@ func (g *Gateway) routes() []route {
 		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey, nil},
 		{http.MethodGet, "/healthz", true, "", g.health, nil},
 		{http.MethodGet, "/readyz", true, "", g.readiness, nil},
+		{http.MethodGet, "/metrics", false, execution.RoleAuditor, g.metrics, []string{mediaAny}},
 	}
 }
 

@@ -25,6 +25,9 @@ type Config struct {
 	// Probers are the checks of /readyz by name. The service's own is added as
 	// "gateway".
 	Probers map[string]Prober
+	// Metrics answers GET /metrics to those who may read them; nil: there are none.
+	// What it writes is of all tenants, and names none.
+	Metrics http.Handler
 	Logger  *slog.Logger
 
 	MaxBodyBytes   int64 // of one request; 16 MiB

@@ -65,6 +65,7 @@ func (s *Service) claim(ctx context.Context, call Call, key, sum string) (st Sta
 	}
 	held, err := s.remember(ctx, "claim execution", func(ctx context.Context) (Stored, error) { return s.executions.Claim(ctx, row) })
 	if err != nil {
+		s.counters.refused(err)
 		s.live.remove(t)
 		return Standing{}, false, err
 	}

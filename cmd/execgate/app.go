@@ -86,8 +86,12 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if authenticator == nil {
 		authenticator = a.keys
 	}
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy}, logger)
+	if err != nil {
+		return nil, err
+	}
 	a.gateway, err = gateway.New(gateway.Config{
-		Service: a.service, Authenticator: authenticator, Keys: a.keys, Recorder: a.log, Logger: logger,
+		Service: a.service, Authenticator: authenticator, Keys: a.keys, Recorder: a.log, Logger: logger, Metrics: metrics,
 		Probers:      map[string]gateway.Prober{"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store},
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/execgate/execgate/executor"
+	"github.com/execgate/execgate/gateway"
+)
+
+// metricsAtOnce is how many may read the metrics at the same time.
+const metricsAtOnce = 4
+
+// parts are what metrics are read from.
+type parts struct {
+	executor interface{ Stats() executor.Stats }
+	service  interface{ Counts() gateway.Counts }
+	log      interface {
+		Progress() (durable, signed uint64)
+	}
+	policy interface{ Revision() string }
+}
+
+// metricsHandler answers with the metrics of parts and of the process, as they
+// are when it is asked. What cannot be had is left out, and logged.
+func metricsHandler(p parts, logger *slog.Logger) (http.Handler, error) {
+	registry, err := newRegistry(p)
+	if err != nil {
+		return nil, err
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: metricsAtOnce,
+	}), nil
+}
+
+func newRegistry(p parts) (*prometheus.Registry, error) {
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		newMetrics(p), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return registry, nil
+}
+
+// family is one metric with all its labels.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+// metrics is a collector of what the parts count. A label never has a value that
+// a caller chose: those are without bound, and are nobody else's business.
+type metrics struct {
+	parts parts
+	descs []*prometheus.Desc
+
+	build, policy                                      family
+	running, queued                                    family
+	decisions, refusals, executions, executionSeconds  family
+	parked, wanted, claims, buildSeconds, failedBuilds family
+	discards, reused, reuses, failedCleanings          family
+	sessions                                           family
+	auditRecords, auditSigned, auditFailed             family
+}
+
+func newMetrics(p parts) *metrics {
+	m := &metrics{parts: p}
+	m.build = m.gauge("build_info", "The version that runs; always 1.", "version", "go_version")
+	m.policy = m.gauge("policy_info", "The policy in force, always 1; absent where none is.", "revision")
+
+	m.running = m.gauge("executions_running", "Executions that hold a slot.")
+	m.queued = m.gauge("executions_queued", "Executions that wait for a slot.")
+	m.decisions = m.counter("decisions_total", "Decisions that were recorded.", "action", "effect")
+	m.refusals = m.counter("refusals_total", "Executions and sessions that found no room, or a gateway that shuts down.", "code")
+	m.executions = m.counter("executions_total", "Executions that were allowed and ended.", "outcome", "start")
+	m.executionSeconds = m.histogram("execution_seconds", "Time from the slot to the result, of executions with a result.", "start")
+
+	shelf := []string{"image", "language", "runtime", "preload"}
+	m.parked = m.gauge("parked_sandboxes", "Sandboxes that wait, their interpreter up.", shelf...)
+	m.wanted = m.gauge("parked_sandboxes_wanted", "Sandboxes that should wait now.", shelf...)
+	m.claims = m.counter("claims_total", "Times that a parked sandbox was asked for.", "result")
+	m.buildSeconds = m.histogram("sandbox_build_seconds", "Time to build a sandbox, of those that came up.", "use")
+	m.failedBuilds = m.counter("sandbox_build_failures_total", "Sandboxes that did not come up.", "use")
+	m.discards = m.counter("sandboxes_discarded_total", "Sandboxes that were up and given up unused.", "reason")
+	m.reused = m.gauge("reused_sandboxes", "Sandboxes kept for further executions of their principals.", "state")
+	m.reuses = m.counter("reuses_total", "Executions that got a sandbox which had run another.")
+	m.failedCleanings = m.counter("cleaning_failures_total", "Sandboxes that could not be cleaned, and are not reused.")
+	m.sessions = m.gauge("sessions", "Sessions that are open.")
+
+	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
+	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
+	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
+	return m
+}
+
+func (m *metrics) family(kind prometheus.ValueType, name, help string, labels []string) family {
+	desc := prometheus.NewDesc("execgate_"+name, help, labels, nil)
+	m.descs = append(m.descs, desc)
+	return family{desc, kind}
+}
+
+func (m *metrics) gauge(name, help string, labels ...string) family {
+	return m.family(prometheus.GaugeValue, name, help, labels)
+}
+
+func (m *metrics) counter(name, help string, labels ...string) family {
+	return m.family(prometheus.CounterValue, name, help, labels)
+}
+
+// histogram is a family for readings.times.
+func (m *metrics) histogram(name, help string, labels ...string) family {
+	return m.family(prometheus.UntypedValue, name, help, labels)
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range m.descs {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	r := readings(ch)
+	r.value(m.build, 1, version(), runtime.Version())
+	if revision := m.parts.policy.Revision(); revision != "" {
+		r.value(m.policy, 1, revision)
+	}
+	m.ofService(r, m.parts.service.Counts())
+	m.ofExecutor(r, m.parts.executor.Stats())
+	durable, signed := m.parts.log.Progress()
+	r.value(m.auditRecords, float64(durable))
+	r.value(m.auditSigned, float64(signed))
+}
+
+func (m *metrics) ofService(r readings, n gateway.Counts) {
+	r.value(m.running, float64(n.Running))
+	r.value(m.queued, float64(n.Queued))
+	for decided, count := range n.Decisions {
+		r.value(m.decisions, float64(count), string(decided.Action), string(decided.Effect))
+	}
+	r.values(m.refusals, n.Refused)
+	for ended, count := range n.Ended {
+		start := executor.StartCold
+		if ended.Warm {
+			start = executor.StartWarm
+		}
+		r.value(m.executions, float64(count), string(ended.Outcome), start)
+	}
+	r.value(m.auditFailed, float64(n.AuditFailed))
+}
+
+func (m *metrics) ofExecutor(r readings, s executor.Stats) {
+	for at, count := range shelvesOf(s) {
+		r.value(m.parked, float64(count.parked), at.image, at.language, at.runtime, at.preload)
+		r.value(m.wanted, float64(count.wanted), at.image, at.language, at.runtime, at.preload)
+	}
+	r.values(m.claims, s.Claims)
+	r.times(m.buildSeconds, s.Builds)
+	r.values(m.failedBuilds, s.FailedBuilds)
+	r.values(m.discards, s.Discards)
+	r.value(m.reused, float64(s.ReusedBusy), "busy")
+	r.value(m.reused, float64(s.ReusedIdle), "idle")
+	r.value(m.reuses, float64(s.Reuses))
+	r.value(m.failedCleanings, float64(s.FailedCleanings))
+	r.value(m.sessions, float64(s.Sessions))
+	r.times(m.executionSeconds, s.Executions)
+}
+
+type (
+	shelfLabels struct{ image, language, runtime, preload string }
+	shelfCounts struct{ parked, wanted int }
+)
+
+// shelvesOf adds up shelves whose labels are the same.
+func shelvesOf(s executor.Stats) map[shelfLabels]shelfCounts {
+	sums := map[shelfLabels]shelfCounts{}
+	for _, shelf := range s.Shelves {
+		at := shelfLabels{shelf.Image, shelf.Language, shelf.Runtime, "no"}
+		if shelf.Preload {
+			at.preload = "yes"
+		}
+		sum := sums[at]
+		sums[at] = shelfCounts{sum.parked + shelf.Parked, sum.wanted + shelf.Wanted}
+	}
+	return sums
+}

@@ -26,6 +26,7 @@ type conversation struct {
 	value      []byte
 	artifacts  []execution.Artifact
 
+	before     spent         // by the sandbox, before the job was sent
 	measured   chan struct{} // closed when the engine has said, or not, what was used; nil before it is asked
 	engineCPU  time.Duration
 	enginePeak int64 // bytes
@@ -37,6 +38,7 @@ type conversation struct {
 func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
 	feed := newFeed(job.Events)
 	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), feed: feed, output: newOutput(job.Grant.Limits.OutputKiB<<10, feed)}
+	c.before, _ = readGroup(hostGroups, sb.id)
 	defer feed.close()
 
 	// What is written to the sandbox may wait for a hostile reader, so writing

@@ -156,7 +156,6 @@ func (c *conversation) kill(clock *time.Timer) {
 	c.measure()
 	c.enter(dead, clock, drainTimeout)
 	c.e.later(func(ctx context.Context) {
-		<-c.measured
 		c.sb.cli.ContainerKill(ctx, c.sb.id, "SIGKILL") // discard removes what this cannot end
 	})
 }

@@ -122,7 +122,7 @@ func (e *Executor) open(ctx context.Context, engine *engine, s spec) (*sandbox, 
 }
 
 func (sb *sandbox) start(ctx context.Context, s spec) error {
-	attached, err := sb.cli.ContainerAttach(ctx, sb.id, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
+	attached, err := attach(ctx, sb.cli, sb.id)
 	if err != nil {
 		return unavailable(fmt.Errorf("attach to sandbox: %w", err))
 	}

@@ -27,7 +27,7 @@ func (c *conversation) measure() {
 	}
 	c.measured = make(chan struct{})
 	if now, ok := readGroup(hostGroups, c.sb.id); ok {
-		c.engineCPU, c.enginePeak = now.cpu, now.peak
+		c.engineCPU, c.enginePeak = now.cpu-c.before.cpu, now.peak
 		close(c.measured)
 		return
 	}
@@ -45,7 +45,7 @@ func (c *conversation) measure() {
 			return
 		}
 		// Version 2 of cgroups has no peak here; what is used now is the least it was.
-		c.engineCPU = time.Duration(stats.CPUStats.CPUUsage.TotalUsage)
+		c.engineCPU = time.Duration(stats.CPUStats.CPUUsage.TotalUsage) - c.before.cpu
 		c.enginePeak = int64(max(stats.MemoryStats.MaxUsage, stats.MemoryStats.Usage))
 	})
 }

@@ -41,7 +41,7 @@ func (c *children) reap() {
 			<-c.born
 			continue
 		}
-		if err != nil { // EINTR
+		if err != nil || !status.Exited() && !status.Signaled() { // EINTR, or one that is traced has stopped
 			continue
 		}
 		c.mu.Lock()

@@ -27,8 +27,8 @@ type leftover struct {
 // reapTimeout bounds the wait for what is dead to be gone.
 const reapTimeout = time.Second
 
-// unknown stands for what could not be looked at. It is like nothing before.
-func unknown(err error) string { return fmt.Sprintf("unknown at %d: %v", time.Now().UnixNano(), err) }
+// unseen stands for what could not be looked at. It is like nothing before.
+func unseen(err error) string { return fmt.Sprintf("unknown at %d: %v", time.Now().UnixNano(), err) }
 
 // look finds out what is there now. What cannot be looked at is there under the
 // name of the error, so that two looks that fail differ from one that does not.
@@ -119,7 +119,7 @@ func pathsIn(mount string) (paths []string) {
 	}
 	filepath.WalkDir(mount, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
-			paths = append(paths, path+" "+unknown(err))
+			paths = append(paths, path+" "+unseen(err))
 			return filepath.SkipDir
 		}
 		if path != mount {
@@ -134,7 +134,7 @@ func pathsIn(mount string) (paths []string) {
 func spaceOf(mount string) string {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(mount, &fs); err != nil {
-		return mount + " " + unknown(err)
+		return mount + " " + unseen(err)
 	}
 	return fmt.Sprintf("%s: %d blocks and %d inodes", mount, fs.Blocks-fs.Bfree, fs.Files-fs.Ffree)
 }
@@ -223,7 +223,7 @@ func (k ipcKind) summary() string {
 		_, _, errno = unix.Syscall6(unix.SYS_SEMCTL, 0, 0, semInfo, uintptr(unsafe.Pointer(&info)), 0, 0)
 	}
 	if errno != 0 {
-		return unknown(errno)
+		return unseen(errno)
 	}
 	return fmt.Sprintf("in the count %x", info)
 }
@@ -271,7 +271,7 @@ func portsIn(table string) (list []string) {
 	const listen = "0A"
 	content, err := readFile("/proc/net/" + table)
 	if err != nil {
-		return []string{unknown(err)}
+		return []string{unseen(err)}
 	}
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	for _, line := range lines[1:] {

@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
@@ -31,7 +30,7 @@ type engine struct {
 	create []byte // body of a creation
 }
 
-func newEngine(ctx context.Context) (*engine, error) {
+func newEngine() (*engine, error) {
 	e := &engine{socket: "/var/run/docker.sock"}
 	if host := os.Getenv("DOCKER_HOST"); host != "" {
 		var ok bool
@@ -39,7 +38,7 @@ func newEngine(ctx context.Context) (*engine, error) {
 			return nil, fmt.Errorf("DOCKER_HOST is %s: the benchmark needs a unix socket", host)
 		}
 	}
-	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	e.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * most, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return e.dial(ctx)
 	}}}
 	seccomp, err := os.ReadFile("executor/seccomp.json")
@@ -78,57 +77,46 @@ func (e *engine) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // run is the engine's own way: create, attach, start, wait, remove.
-func (e *engine) run(ctx context.Context) (string, error) {
+func (e *engine) run(ctx context.Context, _ int) (answer, error) {
 	var created struct{ ID string }
 	if err := e.call(ctx, http.MethodPost, "/containers/create", e.create, &created); err != nil {
-		return "", err
+		return answer{}, err
 	}
 	attached, err := e.attach(ctx, created.ID)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
 	defer attached.Close()
 	if err := e.call(ctx, http.MethodPost, "/containers/"+created.ID+"/start", nil, nil); err != nil {
-		return "", err
+		return answer{}, err
 	}
 	stdout, err := demultiplex(attached)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
 	if err := e.call(ctx, http.MethodPost, "/containers/"+created.ID+"/wait", nil, nil); err != nil {
-		return "", err
+		return answer{}, err
 	}
-	return stdout, e.call(ctx, http.MethodDelete, "/containers/"+created.ID+"?force=1&v=1", nil, nil)
+	return answer{stdout: stdout}, e.call(ctx, http.MethodDelete, "/containers/"+created.ID+"?force=1&v=1", nil, nil)
 }
 
-// running waits until exactly n sandboxes have been up for long enough that their
-// interpreters wait for a job.
-func (e *engine) running(ctx context.Context, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	query := url.Values{"all": {"1"}, "filters": {`{"label":["execgate.gateway"]}`}}
-	quiet := time.Now()
-	for time.Since(quiet) < 600*time.Millisecond {
-		var found []struct{ ID, State string }
-		if err := e.call(ctx, http.MethodGet, "/containers/json?"+query.Encode(), nil, &found); err != nil {
-			return fmt.Errorf("wait for %d parked sandboxes: %w", n, err)
-		}
-		up := 0
-		for _, container := range found {
-			if container.State == "running" {
-				up++
-			}
-		}
-		if up != n || len(found) != n {
-			quiet = time.Now()
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %d parked sandboxes: %w", n, ctx.Err())
-		}
+// facts are what the numbers depend on.
+func (e *engine) facts(ctx context.Context) (machine, error) {
+	var info struct {
+		NCPU                                                                         int
+		KernelVersion, OperatingSystem, ServerVersion, CgroupVersion, DefaultRuntime string
 	}
-	return nil
+	if err := e.call(ctx, http.MethodGet, "/info", nil, &info); err != nil {
+		return machine{}, err
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return machine{}, err
+	}
+	return machine{
+		Cores: info.NCPU, Kernel: info.KernelVersion, System: info.OperatingSystem, Engine: info.ServerVersion,
+		Cgroup: info.CgroupVersion, Runtime: info.DefaultRuntime, Load: strings.TrimSpace(string(load)), Pool: pool,
+	}, nil
 }
 
 // call makes one request of the API.
@@ -202,7 +190,7 @@ func demultiplex(r io.Reader) (string, error) {
 }
 
 // dockerRun is what a person would type, with the same hardening.
-func (e *engine) dockerRun(ctx context.Context) (string, error) {
+func (e *engine) dockerRun(ctx context.Context, _ int) (answer, error) {
 	cmd := exec.CommandContext(ctx, "docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL",
 		"--security-opt=no-new-privileges", "--security-opt=seccomp=executor/seccomp.json", "--ipc=none", "--cgroupns=private",
 		"--user="+user, "--memory=256m", "--memory-swap=256m", "--cpu-period=100000", "--cpu-quota=50000", "--cpu-shares=256",
@@ -214,7 +202,7 @@ func (e *engine) dockerRun(ctx context.Context) (string, error) {
 	cmd.Stderr = &stderr
 	stdout, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, stderr.String())
+		return answer{}, fmt.Errorf("%w: %s", err, stderr.String())
 	}
-	return string(stdout), nil
+	return answer{stdout: string(stdout)}, nil
 }

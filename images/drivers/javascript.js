@@ -148,6 +148,8 @@ EXIT[inspect.custom] = () => EXIT.message;
 function stay(first, ready) {
   const sources = new Map(); // each program's lines, by its file name
   const timers = trackTimers();
+  writeAtOnce(process.stdout, 1);
+  writeAtOnce(process.stderr, 2);
   let count = 0;
   let program; // the one that runs: {result, before, exit}
 
@@ -190,10 +192,11 @@ function stay(first, ready) {
     process.nextTick(listen);
   }
 
-  // Makes node listen to SIGINT anew: after a script that was to break on it, what the script
-  // itself began to listen for is no longer heard.
+  // Makes node listen to SIGINT anew where the program does so too: what it began to listen for
+  // while its script was to break on that is not heard once the script is done.
   function listen() {
     const listeners = process.listeners('SIGINT').filter((listener) => listener !== interrupted);
+    if (listeners.length === 0 && process.listenerCount('SIGINT') === 1) return;
     process.removeAllListeners('SIGINT');
     for (const listener of [interrupted, ...listeners]) process.on('SIGINT', listener);
   }
@@ -235,7 +238,9 @@ function stay(first, ready) {
     result.give();
     setEnvironment(before);
     process.exitCode = undefined;
-    process.removeAllListeners('SIGINT');
+    for (const listener of process.listeners('SIGINT')) {
+      if (listener !== interrupted) process.removeListener('SIGINT', listener);
+    }
     listen();
     if (!process.listeners('beforeExit').includes(idle)) process.on('beforeExit', idle);
     tell('D', status);
@@ -265,6 +270,27 @@ function stay(first, ready) {
     process.stderr.write(`execgate: the session is lost: ${error}\n`);
     process.exit = exit;
     exit(DRIVER_FAULT);
+  }
+}
+
+// Has a stream hand each write to the system itself: node's own streams stay in the middle of a
+// write for ever if an interrupt ends the script there.
+function writeAtOnce(stream, fd) {
+  stream.write = (chunk, encoding, callback) => {
+    if (typeof encoding === 'function') [encoding, callback] = [undefined, encoding];
+    writeAll(fd, typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk);
+    if (typeof callback === 'function') process.nextTick(callback);
+    return true;
+  };
+}
+
+function writeAll(fd, data) {
+  while (data.length > 0) {
+    try {
+      data = data.subarray(writeSync(fd, data));
+    } catch (error) {
+      if (error.code !== 'EAGAIN' && error.code !== 'EINTR') throw error;
+    }
   }
 }
 
@@ -522,7 +548,7 @@ function write(path, text) {
   try {
     // Whatever umask the program set: the agent may be another user, without capabilities.
     fchmodSync(fd, 0o644);
-    for (let data = Buffer.from(text); data.length > 0; ) data = data.subarray(writeSync(fd, data));
+    writeAll(fd, Buffer.from(text));
   } finally {
     closeSync(fd);
   }

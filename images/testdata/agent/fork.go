@@ -50,6 +50,7 @@ func program(control int, s step) report {
 	check(err)
 	readyOut, ready, err := os.Pipe()
 	check(err)
+	current.Add(1)
 	stdin, stdout, stderr := stdinFile(), newOutput(), newOutput()
 	refill(stdin, s.Stdin)
 	os.Remove(resultPath)
@@ -74,5 +75,5 @@ func program(control int, s step) report {
 	_, err = syscall.Wait4(-1, &w, 0, nil)
 	check(err)
 	return report{Exit: status(w), Stdout: stdout.take(), Stderr: stderr.take(), Ready: string(words),
-		Lost: string(words) != "T", Result: read(resultPath), Error: read(resultPath + ".error")}
+		Lost: len(words) == 0 || words[0] != 'T', Result: read(resultPath), Error: read(resultPath + ".error")}
 }

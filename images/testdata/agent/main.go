@@ -6,7 +6,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,11 +53,14 @@ type report struct {
 
 const (
 	resultPath = "/tmp/session-result"
-	patience   = 50 * time.Second
+	patience   = 20 * time.Second
 )
 
 // started is the driver, which must not outlive this process.
 var started atomic.Pointer[os.Process]
+
+// current is the number of the step under way, from 1.
+var current atomic.Int64
 
 func main() {
 	var o order
@@ -67,7 +69,7 @@ func main() {
 		if driver := started.Load(); driver != nil {
 			_ = driver.Kill()
 		}
-		check(errors.New("the driver hangs"))
+		check(fmt.Errorf("the driver hangs in step %d", current.Load()))
 	})
 	var reports []report
 	if o.Fork {
@@ -188,6 +190,7 @@ func session(o order) (reports []report) {
 		if lost {
 			break
 		}
+		current.Add(1)
 		os.Remove(resultPath)
 		os.Remove(resultPath + ".error")
 		refill(stdin, s.Stdin)

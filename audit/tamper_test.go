@@ -85,12 +85,14 @@ func TestTamperingShows(t *testing.T) {
 			return data
 		}), false, false, segmentName(3)},
 		{"a rewritten record with a right checksum", edit(2, func(t *testing.T, data []byte) []byte {
-			off := bounds(t, data)[frameInMiddle]
-			i := bytes.Index(data[off:], []byte("python"))
+			at := bounds(t, data)
+			off := at[frameInMiddle]
+			frame := data[off:at[frameInMiddle+1]]
+			i := bytes.Index(frame, []byte("python"))
 			if i < 0 {
-				i = bytes.Index(data[off:], []byte("exited"))
+				i = bytes.Index(frame, []byte("exited"))
 			}
-			copy(data[off+i:], "harmle")
+			copy(frame[i:], "harmle")
 			reseal(data, off)
 			return data
 		}), false, true, segmentName(3)},

@@ -28,13 +28,14 @@ func rates(ctx context.Context, ways []way, callers []int, window time.Duration)
 // the next when the last has been answered. Time counts until all that they
 // caused is done, so a sandbox that was parked before gains nothing.
 func (w way) rate(ctx context.Context, callers int, window time.Duration) (series, error) {
-	if err := w.ready(ctx, callers); err != nil {
+	refused, err := w.ready(ctx, callers)
+	if err != nil {
 		return series{}, err
 	}
-	r := series{Way: w.name, Callers: callers}
+	r := series{Way: w.name, Callers: callers, Refused: refused}
 	var mu sync.Mutex
 	began := time.Now()
-	err := atOnce(callers, func(caller int) error {
+	err = atOnce(callers, func(caller int) error {
 		for time.Since(began) < window && ctx.Err() == nil {
 			e := w.execute(ctx, caller)
 			mu.Lock()

@@ -45,6 +45,7 @@ type series struct {
 	Warm       int       `json:"warm"` // executions whose sandbox was up before
 	Errors     int       `json:"errors"`
 	FirstError string    `json:"first_error,omitempty"`
+	Refused    int       `json:"refused,omitempty"` // before it began: executions that found no sandbox
 	RunsMS     []float64 `json:"runs_ms"`
 }
 
@@ -114,6 +115,9 @@ func (r report) showRates(callers []int) {
 	for _, s := range r.Rates {
 		if s.Errors > 0 {
 			fmt.Printf("%s, %d callers: %s\n", s.Way, s.Callers, s.FirstError)
+		}
+		if s.Refused > 0 {
+			fmt.Printf("%s, %d callers: %d first executions failed while as many sandboxes started\n", s.Way, s.Callers, s.Refused)
 		}
 	}
 }

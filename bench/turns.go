@@ -12,7 +12,8 @@ func turns(ctx context.Context, ways []way, rounds int) ([]series, error) {
 	results := make([]series, len(ways))
 	for w, way := range ways {
 		results[w].Way, results[w].Callers = way.name, 1
-		if err := way.ready(ctx, 1); err != nil {
+		var err error
+		if results[w].Refused, err = way.ready(ctx, 1); err != nil {
 			return nil, fmt.Errorf("%s: %w", way.name, err)
 		}
 	}

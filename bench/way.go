@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"regexp"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,22 +68,44 @@ func matching(ways []way, name *regexp.Regexp) []way {
 	return found
 }
 
+// attempts is how often callers that find no sandbox yet try to get one.
+const attempts = 3
+
 // ready prepares, runs each caller once at the same time, so that sandboxes are
-// up that stay, and settles.
-func (w way) ready(ctx context.Context, callers int) error {
+// up that stay, and settles. It returns how many executions failed in that: as
+// many starts at once are more than a small machine may manage.
+func (w way) ready(ctx context.Context, callers int) (refused int, err error) {
 	if w.prepare != nil {
 		if err := w.prepare(ctx, callers); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if !w.fresh {
-		if err := atOnce(callers, func(caller int) error { return w.execute(ctx, caller).err }); err != nil {
-			return err
+		if refused, err = w.first(ctx, callers); err != nil {
+			return refused, err
 		}
 	}
 	if w.settle != nil {
-		_, err := w.settle(ctx)
-		return err
+		_, err = w.settle(ctx)
 	}
-	return nil
+	return refused, err
+}
+
+// first has each caller execute once, until all can.
+func (w way) first(ctx context.Context, callers int) (refused int, err error) {
+	for range attempts {
+		var failed atomic.Int32
+		err = atOnce(callers, func(caller int) error {
+			e := w.execute(ctx, caller)
+			if e.err != nil {
+				failed.Add(1)
+			}
+			return e.err
+		})
+		refused += int(failed.Load())
+		if err == nil {
+			break
+		}
+	}
+	return refused, err
 }

@@ -67,6 +67,9 @@ func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job,
 	}()
 	err = c.follow(ctx, inbox)
 	state := c.left()
+	if c.output.stuck { // the agent has not closed them
+		state = execution.SessionEnded
+	}
 	if state == execution.SessionEnded || sb.keep == "" {
 		sb.session.Close()
 	}

@@ -20,6 +20,9 @@ type output struct {
 	seen int64 // bytes
 	open int   // copies that have not ended
 	done chan struct{}
+
+	telling int  // copies that wait for the listener
+	stuck   bool // streams stayed open though nobody waited for a listener
 }
 
 // stream is one of the program's output streams.
@@ -45,12 +48,23 @@ func (o *output) copy(s *stream, from io.ReadCloser) {
 	for {
 		n, err := from.Read(buffer)
 		if kept := o.add(s, buffer[:n]); len(kept) > 0 {
-			o.feed.tell(execution.Event{Type: s.event, Data: bytes.Clone(kept)})
+			o.tell(execution.Event{Type: s.event, Data: bytes.Clone(kept)})
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+func (o *output) tell(event execution.Event) {
+	count := func(n int) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.telling += n
+	}
+	count(1)
+	defer count(-1)
+	o.feed.tell(event)
 }
 
 // add keeps what fits of p and returns that.
@@ -80,24 +94,41 @@ func (o *output) ended() {
 	}
 }
 
-// wait returns when both streams have ended, or gives up after the timeout;
-// where a listener was told of the start it gives up only with cancelled, since
-// what is left may take as long as the listener does.
+// wait returns when both streams have ended, or gives up where they have not after
+// the timeout and are stuck. Where a listener was told of the start it also gives
+// up with cancelled, and what is left may take as long as the listener does: they
+// are stuck when twice in a row nothing waits for it.
 func (o *output) wait(timeout time.Duration, cancelled <-chan struct{}) {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	give := timer.C
+	tick := time.NewTicker(timeout)
+	defer tick.Stop()
+	chances := 2
 	select {
 	case <-o.feed.begun:
-		give = nil
 	default:
-		cancelled = nil
+		cancelled, chances = nil, 1
 	}
-	select {
-	case <-o.done:
-	case <-give:
-	case <-cancelled:
+	for left := chances; left > 0; {
+		select {
+		case <-o.done:
+			return
+		case <-cancelled:
+			return
+		case <-tick.C:
+			if left--; o.listened() {
+				left = chances
+			}
+		}
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stuck = true
+}
+
+// listened reports whether a copy waits for the listener.
+func (o *output) listened() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.telling > 0
 }
 
 // count returns how many bytes were written to both.

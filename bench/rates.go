@@ -34,6 +34,7 @@ func (w way) rate(ctx context.Context, callers int, window time.Duration) (serie
 	}
 	r := series{Way: w.name, Callers: callers, Refused: refused}
 	var mu sync.Mutex
+	before := spentSoFar()
 	began := time.Now()
 	err = atOnce(callers, func(caller int) error {
 		for time.Since(began) < window && ctx.Err() == nil {
@@ -58,6 +59,7 @@ func (w way) rate(ctx context.Context, callers int, window time.Duration) (serie
 		}
 	}
 	r.Seconds = end.Sub(began).Seconds()
+	r.CPUMS = spentSoFar().perExecution(before, len(r.RunsMS))
 	return r, nil
 }
 

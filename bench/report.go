@@ -46,6 +46,7 @@ type series struct {
 	Errors     int       `json:"errors"`
 	FirstError string    `json:"first_error,omitempty"`
 	Refused    int       `json:"refused,omitempty"` // before it began: executions that found no sandbox
+	CPUMS      spent     `json:"cpu_ms,omitempty"`  // of each execution
 	RunsMS     []float64 `json:"runs_ms"`
 }
 

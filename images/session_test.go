@@ -123,10 +123,7 @@ func newSession(t *testing.T, image string) sandbox {
 func (s sandbox) session(t *testing.T, language string, turns []turn) {
 	t.Helper()
 	entry := s.languages[language]
-	o := agentOrder{Command: entry.Command, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/workspace"}}
-	if entry.Job == images.JobText {
-		o.Env = append(o.Env, "EXECGATE_SESSION=1")
-	}
+	o := agentOrder{Command: entry.Command, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/workspace", "EXECGATE_SESSION=1"}}
 	for _, turn := range turns {
 		o.Steps = append(o.Steps, step{Job: sessionJob(t, entry.Job, turn.program), Stdin: turn.program.stdin, InterruptOn: turn.interruptOn, Early: turn.early})
 	}

@@ -150,6 +150,7 @@ function stay(first, ready) {
   const timers = trackTimers();
   writeAtOnce(process.stdout, 1);
   writeAtOnce(process.stderr, 2);
+  delete process.env.EXECGATE_SESSION;
   let count = 0;
   let program; // the one that runs: {result, before, exit}
 

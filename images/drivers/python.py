@@ -11,8 +11,8 @@ that says what to do goes to that path + ".error" instead.
 
 An interpreter can be parked: started ahead of its job, with modules to import as arguments. The
 variable EXECGATE_READY then names a descriptor on which it writes P when it waits for the job and
-T when it has it. In a session it stays: it writes D and the exit status, one byte, when a program
-has ended, and waits for the next job. As a fork server, which EXECGATE_FORK asks for, it is parked
+T when it has it, and D and the exit status, one byte, when the program is over. In a session it
+stays, and waits for the next job then. As a fork server, which EXECGATE_FORK asks for, it is parked
 once and becomes many programs, each in a copy of it.
 
 Nothing heavy is imported here: `_json` is the C half of `json`, without the 6 ms that `re` costs.
@@ -259,6 +259,7 @@ def stay(job, ready):
     from _signal import SIGINT, signal
 
     signal(SIGINT, Interrupts.note)
+    os.environ.pop("EXECGATE_SESSION", None)
     descriptors = [JOB_FD] if ready is None else [JOB_FD, ready]
     try:
         for descriptor in descriptors:
@@ -364,7 +365,7 @@ def become_program(control, ready):
     a program or has died. So whatever a program does to its process, the server is another one, of
     another user."""
     import _socket
-    import resource  # drop_privileges needs it when it is too late to look for it
+    import resource  # once, for drop_privileges in each program
 
     try:
         forget_matplotlib()

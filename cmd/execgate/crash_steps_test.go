@@ -129,8 +129,9 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			set(warm)
-			killed := make(chan struct{})
+			up, killed := make(chan struct{}), make(chan struct{})
 			trap := func() bool {
+				<-up
 				g.kill()
 				close(killed)
 				return false
@@ -139,6 +140,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 				door.set(test.request, test.answer, trap)
 			}
 			g.start()
+			close(up)
 			var caller <-chan reply
 			if test.request == "" || test.body != "" {
 				g.waitReady()

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"strings"
 
@@ -101,6 +102,25 @@ func noneRuns(separate bool) bool {
 		}
 	}
 	return true
+}
+
+// beganAt is when a process began, in ticks since the boot (proc_pid_stat(5), field
+// 22); the largest number where that cannot be read.
+func beganAt(pid int) uint64 {
+	stat, err := readFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return math.MaxUint64
+	}
+	const field = 22 - 3 // after the name, which may hold anything
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= field {
+		return math.MaxUint64
+	}
+	at, err := strconv.ParseUint(fields[field], 10, 64)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return at
 }
 
 // exiting reads the state and the flags after the name, which may hold anything.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -82,16 +83,21 @@ func (z *zygote) await(alive []status) error {
 	case <-late.C:
 		return errors.New("the driver that forks does not come to wait")
 	}
-	// Programs are no children of the agent that are root, and the process that
-	// is to wait after this one is a child of this one.
+	// Programs are no children of the agent that are root; of those that are, the
+	// one that began first waits, and another will after it.
 	if alive == nil {
 		alive = processes()
 	}
+	first := uint64(math.MaxUint64)
 	for _, s := range alive {
 		if s.uid == 0 && s.parent == 1 && !s.dead {
-			z.pid = s.pid
-			return nil
+			if at := beganAt(s.pid); at < first {
+				first, z.pid = at, s.pid
+			}
 		}
+	}
+	if first != math.MaxUint64 {
+		return nil
 	}
 	return errors.New("the driver that forks is not there")
 }

@@ -65,8 +65,8 @@ type Usage struct {
 	PeakMemoryMiB int64    `json:"peak_memory_mib"`
 	PeakProcesses int64    `json:"peak_processes"` // most processes and threads at once
 	OutputBytes   int64    `json:"output_bytes"`   // written to stdout and stderr, also what was not kept
-	Warm          bool     `json:"warm"`       // ran in a sandbox that was up before it was asked for
-	LimitsHit     []string `json:"limits_hit"` // names of limits that were met, also by programs that ended well
+	Warm          bool     `json:"warm"`           // ran in a sandbox that was up before it was asked for
+	LimitsHit     []string `json:"limits_hit"`     // names of limits that were met, also by programs that ended well
 	// EgressRequests and EgressBytes count what left the sandbox.
 	EgressRequests int64 `json:"egress_requests"`
 	EgressBytes    int64 `json:"egress_bytes"`

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 	"github.com/execgate/execgate/execution"
@@ -47,6 +51,10 @@ type engine struct {
 type engines struct {
 	cfg Config
 	cli *client.Client
+	// helper is the execution on the labels of containers that this life makes
+	// to reach the agent's volume: they are no execution's, and not abandoned
+	// before their deadline; those of an earlier life are.
+	helper string
 
 	mu      sync.Mutex
 	ready   *engine
@@ -70,7 +78,7 @@ func newEngines(cfg Config) (*engines, error) {
 	if err != nil {
 		return nil, fmt.Errorf("executor: address of the engine: %w", err)
 	}
-	return &engines{cfg: cfg, cli: cli}, nil
+	return &engines{cfg: cfg, cli: cli, helper: execution.NewID("helper_", time.Now())}, nil
 }
 
 // get returns the engine, preparing it where that was not done yet. Its errors
@@ -155,7 +163,7 @@ func (s *engines) prepare(ctx context.Context) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	volume, err := provideAgent(ctx, s.cli, s.cfg.Agent, info.Architecture, found)
+	volume, err := provideAgent(ctx, s.cli, s.cfg.Agent, info.Architecture, found, s.helperLabels())
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +172,13 @@ func (s *engines) prepare(ctx context.Context) (*engine, error) {
 		cli: s.cli, since: time.Now(), facts: engineFacts{AgentVolume: volume, Seccomp: profile},
 		images: newImages(s.cli, s.cfg.Images, found),
 	}, nil
+}
+
+func (s *engines) helperLabels() map[string]string {
+	return map[string]string{
+		labelGateway: s.cfg.Gateway, labelExecution: s.helper,
+		labelDeadline: strconv.FormatInt(time.Now().Add(2*prepareTimeout).UnixMilli(), 10),
+	}
 }
 
 // ping asks whether the engine answers at all.
@@ -189,6 +204,31 @@ func fit(info system.Info) error {
 		}
 	}
 	return fmt.Errorf("the engine has no seccomp, without which a sandbox is not one")
+}
+
+// noteTime is how long the engine has to note why a container ended.
+const noteTime = 250 * time.Millisecond
+
+// lostToEngine reports whether it was the engine that ended a container: it was
+// told to kill it, or did as it stopped, and notes that about when it does, or it
+// is gone by now. What a program does to its own sandbox leaves no such note. The
+// caller has not had the container killed itself.
+func lostToEngine(ctx context.Context, cli *client.Client, id string) bool {
+	until := time.Now().Add(noteTime)
+	noted, failed := cli.Events(ctx, events.ListOptions{
+		Since: "1", Until: fmt.Sprintf("%d.%09d", until.Unix(), until.Nanosecond()), // what it still has: its latest 256
+		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", string(events.ActionKill))),
+	})
+	select {
+	case <-noted:
+		return true
+	case err := <-failed:
+		if !errors.Is(err, io.EOF) { // the end of what there was
+			return true
+		}
+	}
+	_, err := cli.Ping(ctx)
+	return err != nil
 }
 
 // unavailable is the error of an engine that cannot serve now.

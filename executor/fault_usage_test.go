@@ -80,6 +80,15 @@ func TestUsageOfProcessor(t *testing.T) {
 	}
 }
 
+// A program that waits uses nothing, however long it is watched.
+func TestUsageOfAProgramThatWaits(t *testing.T) {
+	r := run(t, newExecutor(t), burns(0, "", "time.sleep(6)"))
+	if r.Outcome != execution.OutcomeExited || r.Usage.WallMS < 6000 {
+		t.Errorf("%s", describe(r))
+	}
+	billed(t, r)
+}
+
 // An agent that says nothing, because its sandbox spins or is stopped, does not
 // hide what was used.
 func TestUsageWithoutTheAgentsWord(t *testing.T) {

@@ -73,7 +73,7 @@ func (e *Executor) Reap(ctx context.Context) error {
 }
 
 func (e *Executor) abandoned(labels map[string]string, now time.Time) bool {
-	if labels[labelGateway] == e.cfg.Gateway {
+	if labels[labelGateway] == e.cfg.Gateway && labels[labelExecution] != e.engines.helper {
 		return !e.running.has(labels[labelExecution])
 	}
 	deadline, err := strconv.ParseInt(labels[labelDeadline], 10, 64)

@@ -11,8 +11,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strconv"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -28,14 +26,15 @@ var elfMachines = map[string]elf.Machine{
 	"aarch64": elf.EM_AARCH64, "arm64": elf.EM_AARCH64,
 }
 
-// noGateway owns the containers that are made only to reach a volume, so that
-// any reaper takes one that was left, past its deadline and not before.
+// noGateway is an id that no gateway may have: earlier versions' containers that
+// were made only to reach a volume carry it.
 const noGateway = "none"
 
 // provideAgent makes sure that the engine has a volume with this agent binary,
 // and returns its name. The name holds the binary's digest, so gateways of
-// different versions do not meet, and the content is read back and compared.
-func provideAgent(ctx context.Context, cli *client.Client, file, architecture string, images map[string]imageState) (string, error) {
+// different versions do not meet, and the content is read back and compared. The
+// container that it takes carries labels.
+func provideAgent(ctx context.Context, cli *client.Client, file, architecture string, images map[string]imageState, labels map[string]string) (string, error) {
 	binary, err := readAgent(file, architecture)
 	if err != nil {
 		return "", err
@@ -54,11 +53,7 @@ func provideAgent(ctx context.Context, cli *client.Client, file, architecture st
 		image = state.facts.ID
 	}
 	helper, err := cli.ContainerCreate(ctx,
-		&container.Config{Image: image, Entrypoint: []string{wire.AgentPath}, WorkingDir: "/", NetworkDisabled: true,
-			Labels: map[string]string{
-				labelGateway: noGateway, labelExecution: "agent",
-				labelDeadline: strconv.FormatInt(time.Now().Add(2*prepareTimeout).UnixMilli(), 10),
-			}},
+		&container.Config{Image: image, Entrypoint: []string{wire.AgentPath}, WorkingDir: "/", NetworkDisabled: true, Labels: labels},
 		&container.HostConfig{NetworkMode: "none", Mounts: []mount.Mount{{
 			Type: mount.TypeVolume, Source: name, Target: wire.AgentFolder,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true},

@@ -176,3 +176,42 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 	}
 	g.verify()
 }
+
+// kill -9 while the engine is prepared, before anything can run.
+func TestKilledWhileItPrepares(t *testing.T) {
+	p := newPrivateEngine(t, 512)
+	door := newGate(t, p.socket())
+	g := p.gateway("EXECGATE_EXECUTOR_ENGINE", door.address())
+	for _, step := range []struct{ name, request string }{
+		{"volume", `^POST .*/volumes/create`},
+		{"helper", `^POST .*/containers/create `},
+		{"read", `^GET .*/archive\?`},
+		{"write", `^PUT .*/archive\?`},
+		{"removal", `^DELETE .*/containers/`},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			up, killed := make(chan struct{}), make(chan struct{})
+			door.set(step.request, true, func() bool {
+				<-up
+				g.kill()
+				close(killed)
+				return false
+			})
+			g.start()
+			close(up)
+			select {
+			case <-killed:
+			case <-time.After(20 * time.Second):
+				door.set("", false, func() bool { return true })
+				t.Fatal("the engine was never asked that")
+			}
+			g.died(p)
+			if code := g.stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if step.name != "write" {
+				p.forgetVolumes() // so that the next step is the first again
+			}
+		})
+	}
+}

@@ -272,3 +272,23 @@ func TestPrivateEngine(t *testing.T) {
 		}
 	}
 }
+
+// forgetVolumes removes every volume.
+func (p *privateEngine) forgetVolumes() {
+	p.t.Helper()
+	var volumes struct{ Volumes []struct{ Name string } }
+	if err := p.get("/volumes", &volumes); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, v := range volumes.Volumes {
+		req, err := http.NewRequest(http.MethodDelete, "http://engine/volumes/"+v.Name, nil)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		resp, err := p.client.Do(req)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+}

@@ -16,6 +16,10 @@ func TestBashSession(t *testing.T) {
 	}
 }
 
+// soon has "go" printed once the command after it runs: a command that is only being started when it
+// is interrupted may miss that, and bash waits for it.
+const soon = "(sleep 0.2; echo go) &"
+
 var bashSessions = []struct {
 	name  string
 	turns []turn
@@ -39,13 +43,13 @@ var bashSessions = []struct {
 		said("descriptors", "ls /proc/self/fd | tr '\\n' ' '").prints("0 1 2 3 "),
 	}},
 	{"an interrupt ends the program and keeps the rest", []turn{
-		{caseOf: caseOf{name: "asleep", program: program{code: "x=7\necho go\nsleep 60\necho no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "asleep", program: program{code: "x=7\n" + soon + "\nsleep 60\necho no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "in a loop", program: program{code: "echo go $x; while :; do :; done; echo no"}, exit: 130, stdout: "go 7\n"}, interruptOn: "\n"},
-		{caseOf: caseOf{name: "in loops of functions", program: program{code: "f() { while :; do sleep 60; echo no; done; echo no; }\necho go; while :; do f; echo no; done; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "in loops of functions", program: program{code: "f() { while :; do sleep 60; echo no; done; echo no; }\n" + soon + " while :; do f; echo no; done; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "in a wait", program: program{code: "sleep 60 & echo go; wait; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
-		{caseOf: caseOf{name: "in a pipe", program: program{code: "echo go; sleep 60 | cat; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "in a pipe", program: program{code: soon + " sleep 60 | cat; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "while none runs", program: program{code: "sleep 0.05; echo on $x"}, stdout: "on 7\n"}, early: true},
-		{caseOf: caseOf{name: "a trap of its own", program: program{code: "trap 'echo mine' INT; echo go; sleep 60; echo on"}, stdout: "go\nmine\non\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "a trap of its own", program: program{code: "trap 'echo mine' INT; " + soon + " sleep 60; echo on"}, stdout: "go\nmine\non\n"}, interruptOn: "\n"},
 		said("which is its own only", "trap | grep -c mine").fails(1, "").prints("0\n"),
 	}},
 	{"exit ends the interpreter", []turn{

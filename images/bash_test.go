@@ -20,7 +20,7 @@ func TestBashDriver(t *testing.T) {
 				{name: "environment", program: program{env: map[string]string{"MODE": "a b"}, code: `echo "$MODE"`}, stdout: "a b\n"},
 				{name: "where it runs", program: program{code: `echo "$PWD $0 $# ${BASH_SOURCE[0]} ${OLDPWD-none}"; [[ $0 == "${BASH_SOURCE[0]}" ]] && echo main; cd "$(dirname "${BASH_SOURCE[0]}")" && pwd`},
 					stdout: "/workspace main.sh 0 main.sh none\nmain\n/workspace\n"},
-				{name: "nothing of the driver", program: program{code: "echo ${EXECGATE_CODE-none}\nls /proc/$$/fd | grep -c '^3$'"}, exit: 1, stdout: "none\n0\n"},
+				{name: "nothing of the driver", program: program{code: "echo ${EXECGATE_CODE-none}\n[[ -e /proc/$$/fd/3 ]]"}, exit: 1, stdout: "none\n"},
 				{name: "line of a missing command", program: program{code: "#!/bin/bash\necho a\nno-such-command\necho $LINENO"}, stdout: "a\n4\n", stderr: "main.sh: line 3: no-such-command: command not found\n"},
 				{name: "line in a function", program: program{code: "set -u\nf() {\n  echo $unset\n}\nf"}, exit: 1, stderr: "main.sh: line 3: unset: unbound variable\n"},
 				{name: "call stack", program: program{code: "f() { caller 0; }\n\nf"}, stdout: "3 main main.sh\n"},

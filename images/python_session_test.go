@@ -36,7 +36,7 @@ func TestPythonSession(t *testing.T) {
 			said("time zone put back", "print(time.localtime(0).tm_hour)").prints("0\n"),
 		}},
 		{"an interrupt ends the program and keeps the rest", []turn{
-			{caseOf: caseOf{name: "asleep", program: program{code: "import time\nx = 7\nprint('go')\ntime.sleep(60)"}, exit: 130, stdout: "go\n",
+			{caseOf: caseOf{name: "asleep", program: program{code: "import threading, time\nx = 7\nthreading.Timer(0.2, print, ['go']).start()\ntime.sleep(60)"}, exit: 130, stdout: "go\n",
 				stderr: header + "  File \"main.py\", line 4, in <module>\n    time.sleep(60)\n    ~~~~~~~~~~^^^^\nKeyboardInterrupt\n"}, interruptOn: "\n"},
 			{caseOf: caseOf{name: "in a loop", program: program{code: "print('go', x)\nwhile True: x += 1"}, exit: 130, stdout: "go 7\n",
 				stderr: "…" + header + "  File \"main-2.py\", line "}, interruptOn: "\n"},

@@ -26,7 +26,7 @@ execgate_begin() {
 # An interrupt ends the program, wherever it is: it breaks the loops it is in, and the trap of DEBUG
 # skips each command that is left, out of functions too, up to the driver's own.
 execgate_trap() {
-    trap 'if [[ $EXECGATE_RUNS ]]; then EXECGATE_RUNS=interrupted; shopt -s extdebug; trap "if [[ \$BASH_COMMAND == execgate_done* ]]; then trap - DEBUG; else break 999 2>/dev/null; execgate_skip; fi" DEBUG; break 999 2>/dev/null; fi' INT
+    trap 'if [[ $EXECGATE_RUNS ]]; then EXECGATE_RUNS=interrupted; shopt -s extdebug; trap "if [[ \$BASH_COMMAND == execgate_done* ]]; then trap - DEBUG; else ! break 999 2>/dev/null; execgate_skip; fi" DEBUG; fi' INT
 }
 
 # Has extdebug skip the next command, and return where that is in a function.

@@ -1,3 +1,8 @@
+//go:build flood
+
+// A flood takes every processor for a minute and more, which the tests beside it
+// would notice: `make bench` runs it, alone.
+
 package main
 
 import (

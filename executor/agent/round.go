@@ -144,16 +144,13 @@ func (r *round) takeSignals() (stop func()) {
 	return func() { close(over); <-stopped }
 }
 
-// signal sends n to the program: of a session to the main process alone, which
-// is meant to stay, unless it is to be killed.
+// signal sends n to everything of the program, as a terminal does: a shell waits
+// for its child to be interrupted too.
 func (r *round) signal(n unix.Signal) {
-	switch {
-	case r.agent.users.separate():
+	if r.agent.users.separate() {
 		signalEach(n, isProgram)
-	case r.start.Keep == wire.KeepSession && n != unix.SIGKILL:
-		unix.Kill(r.process.pid, n)
-	default:
-		unix.Kill(-1, n) // as process 1, everything else in the sandbox
+	} else {
+		signalAll(n)
 	}
 }
 

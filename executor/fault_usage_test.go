@@ -82,8 +82,8 @@ func TestUsageOfProcessor(t *testing.T) {
 
 // A program that waits uses nothing, however long it is watched.
 func TestUsageOfAProgramThatWaits(t *testing.T) {
-	r := run(t, newExecutor(t), burns(0, "", "time.sleep(6)"))
-	if r.Outcome != execution.OutcomeExited || r.Usage.WallMS < 6000 {
+	r := run(t, newExecutor(t), burns(0, "", "time.sleep(3)"))
+	if r.Outcome != execution.OutcomeExited || r.Usage.WallMS < 3000 {
 		t.Errorf("%s", describe(r))
 	}
 	billed(t, r)

@@ -73,7 +73,8 @@ const attempts = 3
 
 // ready prepares, runs each caller once at the same time, so that sandboxes are
 // up that stay, and settles. It returns how many executions failed in that: as
-// many starts at once are more than a small machine may manage.
+// many starts at once may be more than a small machine manages. It is no error
+// if some still find none: then the executions that count fail, and are counted.
 func (w way) ready(ctx context.Context, callers int) (refused int, err error) {
 	if w.prepare != nil {
 		if err := w.prepare(ctx, callers); err != nil {
@@ -81,9 +82,7 @@ func (w way) ready(ctx context.Context, callers int) (refused int, err error) {
 		}
 	}
 	if !w.fresh {
-		if refused, err = w.first(ctx, callers); err != nil {
-			return refused, err
-		}
+		refused = w.first(ctx, callers)
 	}
 	if w.settle != nil {
 		_, err = w.settle(ctx)
@@ -91,11 +90,11 @@ func (w way) ready(ctx context.Context, callers int) (refused int, err error) {
 	return refused, err
 }
 
-// first has each caller execute once, until all can.
-func (w way) first(ctx context.Context, callers int) (refused int, err error) {
+// first has each caller execute once, again if one of them could not.
+func (w way) first(ctx context.Context, callers int) (refused int) {
 	for range attempts {
 		var failed atomic.Int32
-		err = atOnce(callers, func(caller int) error {
+		err := atOnce(callers, func(caller int) error {
 			e := w.execute(ctx, caller)
 			if e.err != nil {
 				failed.Add(1)
@@ -107,5 +106,5 @@ func (w way) first(ctx context.Context, callers int) (refused int, err error) {
 			break
 		}
 	}
-	return refused, err
+	return refused
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/docker/docker/api/types/events"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 	"github.com/execgate/execgate/execution"
@@ -204,31 +201,6 @@ func fit(info system.Info) error {
 		}
 	}
 	return fmt.Errorf("the engine has no seccomp, without which a sandbox is not one")
-}
-
-// noteTime is how long the engine has to note why a container ended.
-const noteTime = 250 * time.Millisecond
-
-// lostToEngine reports whether it was the engine that ended a container: it was
-// told to kill it, or did as it stopped, and notes that about when it does, or it
-// is gone by now. What a program does to its own sandbox leaves no such note. The
-// caller has not had the container killed itself.
-func lostToEngine(ctx context.Context, cli *client.Client, id string) bool {
-	until := time.Now().Add(noteTime)
-	noted, failed := cli.Events(ctx, events.ListOptions{
-		Since: "1", Until: fmt.Sprintf("%d.%09d", until.Unix(), until.Nanosecond()), // what it still has: its latest 256
-		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", string(events.ActionKill))),
-	})
-	select {
-	case <-noted:
-		return true
-	case err := <-failed:
-		if !errors.Is(err, io.EOF) { // the end of what there was
-			return true
-		}
-	}
-	_, err := cli.Ping(ctx)
-	return err != nil
 }
 
 // unavailable is the error of an engine that cannot serve now.

@@ -81,8 +81,8 @@ func (e *Executor) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(found) < len(e.cfg.Images) {
-		return fmt.Errorf("the engine has %d of %d images", len(found), len(e.cfg.Images))
+	if len(found) == 0 {
+		return fmt.Errorf("the engine has none of %d images", len(e.cfg.Images))
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func billed(t *testing.T, r execution.Result) {
 	}
 	over := float64(r.Usage.CPUMS) - own
 	t.Logf("used %.0f ms by its own word, billed %d ms; wall %d ms, peak %d MiB", own, r.Usage.CPUMS, r.Usage.WallMS, r.Usage.PeakMemoryMiB)
-	if most := own/10 + 15; over > most || over < -most {
+	if most := own/10 + 25; over > most || over < -most {
 		t.Errorf("used %.0f ms, billed %d ms", own, r.Usage.CPUMS)
 	}
 }

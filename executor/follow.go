@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"mime"
 	"path"
@@ -209,9 +208,6 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 	c.ending.oomKilled = found.State.OOMKilled
 	if c.phase == starting && !c.ending.oomKilled {
 		return unavailable(fmt.Errorf("%w: the sandbox was lost (the agent said %q): %w", errNotBegun, c.sb.words, cause))
-	}
-	if !c.ending.oomKilled && lostToEngine(ctx, c.sb.cli, c.sb.id) {
-		return lost(errors.New("the engine ended the sandbox, and was not asked to by this gateway"))
 	}
 	return nil
 }

@@ -53,8 +53,8 @@ func main() {
 
 func parse() (options, error) {
 	var o options
-	flag.IntVar(&o.rounds, "runs", 20, "rounds in which each way has its turn, with one caller; 0: none")
-	flag.DurationVar(&o.window, "window", 2500*time.Millisecond, "how long callers begin executions, of each way and number of callers; 0: none")
+	flag.IntVar(&o.rounds, "runs", 15, "rounds in which each way has its turn, with one caller; 0: none")
+	flag.DurationVar(&o.window, "window", 2*time.Second, "how long callers begin executions, of each way and number of callers; 0: none")
 	flag.StringVar(&o.binary, "execgate", "bin/execgate", "path of execgate")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for the raw numbers")
 	callers := flag.String("callers", "1,2,4,8,16", "how many callers there are at once")

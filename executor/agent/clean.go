@@ -62,7 +62,7 @@ func (a *agent) clean(uid int) wire.Cleaned {
 	})
 	parked := ""
 	if a.zygote != nil {
-		if err := a.zygote.await(alive); err != nil {
+		if err := a.zygote.await(alive, zygoteTimeout); err != nil {
 			parked = err.Error()
 		}
 	}

@@ -19,8 +19,13 @@ import (
 // that waits, and the one that will wait after it.
 const zygoteProcesses = 2
 
-// zygoteTimeout bounds how long the next process may take to come forward.
-const zygoteTimeout = 2 * time.Second
+const (
+	// importTimeout bounds what the driver imports at its start; the gateway has
+	// a bound of its own.
+	importTimeout = 30 * time.Second
+	// zygoteTimeout bounds how long the next process may take to come forward.
+	zygoteTimeout = 2 * time.Second
+)
 
 // zygote is a driver that has imported what programs need, and becomes the next
 // one for each job: it forks one that will wait after it, takes the job, gives
@@ -67,13 +72,13 @@ func (a *agent) startZygote(spec wire.Process) (*zygote, error) {
 			}
 		}
 	}()
-	return z, z.await(nil)
+	return z, z.await(nil, importTimeout)
 }
 
 // await returns when a process waits for the next job: one of those that are
 // known to be alive, where they are known.
-func (z *zygote) await(alive []status) error {
-	late := time.NewTimer(zygoteTimeout)
+func (z *zygote) await(alive []status, limit time.Duration) error {
+	late := time.NewTimer(limit)
 	defer late.Stop()
 	select {
 	case _, ok := <-z.waiting:

@@ -286,6 +286,7 @@ def run_jobs(job, ready):
             return status
         tell(ready, bytes((ord("D"), (status or 0) & 0xFF)))
         job = None
+        os.set_blocking(JOB_FD, True)  # whatever the program did to it
         job = read_job()
     finish(names)
     return 0

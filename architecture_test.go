@@ -23,7 +23,7 @@ var leaves = []string{"execution", "scrub"}
 var packages = map[string]struct{ inside, outside []string }{
 	"execution":      {},
 	"identity":       {},
-	"policy":         {outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
+	"policy":         {inside: []string{"policy/worker"}, outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
 	"policies":       {},
 	"vault":          {},
 	"store":          {outside: []string{"modernc.org/sqlite"}},

@@ -52,8 +52,36 @@ type Decision struct {
 	Grant       Grant        `json:"grant,omitzero"`
 	Clamped     []Clamp      `json:"clamped"`
 	Obligations []Obligation `json:"obligations,omitempty"`
-	// Revision names the policy and data that decided: "sha256:" and 64 hex digits.
+	// Approval says how the approval is had that the decision depends on, where
+	// Effect is EffectRequireApproval. Grant is then what would be granted.
+	Approval *ApprovalTerms `json:"approval,omitempty"`
+	// Warnings are the reasons for which rules in the mode warn would have denied.
+	Warnings []Reason `json:"warnings,omitempty"`
+	// Shadowed are those of rules in the mode shadow: for records, never for callers.
+	Shadowed []Reason `json:"shadowed,omitempty"`
+	// Revision names the organisation's policy and data that decided: "sha256:"
+	// and 64 hex digits.
 	Revision string `json:"revision"`
+	// Layers are what else decided, beside the organisation's policy.
+	Layers []Layer `json:"layers,omitempty"`
+}
+
+// The names of layers.
+const (
+	LayerTenant   = "tenant"
+	LayerCeilings = "ceilings"
+)
+
+// Layer is one of several that a decision is narrowed by.
+type Layer struct {
+	Name     string `json:"name"`
+	Revision string `json:"revision"`
+}
+
+// ApprovalTerms are the terms of an approval.
+type ApprovalTerms struct {
+	ExpiresS int64    `json:"expires_s"` // from the request on
+	Roles    []string `json:"roles"`     // one of which the approver must have
 }
 
 // Allowed reports whether the decision is an explicit allow.

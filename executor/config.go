@@ -34,8 +34,11 @@ type Config struct {
 	// at most, where policy grants that. Zero: 8.
 	ReusedMax int
 	// Warm are the sandboxes to keep parked; none where it is empty.
-	Warm   []Warm
-	Logger *slog.Logger
+	Warm []Warm
+	// Reserved are the slots by tenant that only it may use: what it runs is kept
+	// from noticing the others (priority.go).
+	Reserved map[string]int
+	Logger   *slog.Logger
 }
 
 // Warm says which sandboxes are kept parked: up, verified, their interpreter

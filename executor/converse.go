@@ -38,7 +38,7 @@ type conversation struct {
 func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
 	feed := newFeed(job.Events)
 	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), feed: feed, output: newOutput(job.Grant.Limits.OutputKiB<<10, feed)}
-	c.before, _ = readGroup(hostGroups, sb.id)
+	c.before, _ = readGroup(hostGroups, sb.spec.Parent, sb.id)
 	defer feed.close()
 
 	// What is written to the sandbox may wait for a hostile reader, so writing

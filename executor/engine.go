@@ -42,6 +42,10 @@ type engine struct {
 	facts  engineFacts
 	images *images
 	since  time.Time
+	// cgroupDriver is cgroupfs, systemd or none.
+	cgroupDriver string
+	// starts and removals are the turns of those who have none reserved.
+	starts, removals *turns
 }
 
 // engines finds the engine when it is first needed and again after it was lost.
@@ -167,7 +171,8 @@ func (s *engines) prepare(ctx context.Context) (*engine, error) {
 	s.cfg.Logger.Info("engine is ready", "version", info.ServerVersion, "api", s.cli.ClientVersion(), "cgroup", info.CgroupVersion, "images", len(found))
 	return &engine{
 		cli: s.cli, since: time.Now(), facts: engineFacts{AgentVolume: volume, Seccomp: profile},
-		images: newImages(s.cli, s.cfg.Images, found),
+		images: newImages(s.cli, s.cfg.Images, found), cgroupDriver: info.CgroupDriver,
+		starts: newTurns(info.NCPU), removals: newTurns(info.NCPU),
 	}, nil
 }
 

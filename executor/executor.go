@@ -146,7 +146,7 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execu
 func (e *Executor) sandboxFor(ctx context.Context, engine *engine, job execution.Job, image imageState) (sb *sandbox, warm bool, err error) {
 	s := spec{
 		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
-		Profile: sealed, Image: image.facts, Engine: engine.facts,
+		Profile: sealed, Parent: e.parentOf(engine, job.Owner.Tenant), Image: image.facts, Engine: engine.facts,
 	}
 	if sb := e.reused.claim(ctx, job, image); sb != nil {
 		return sb, true, nil

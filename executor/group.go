@@ -21,8 +21,8 @@ type spent struct {
 // at once and exactly. It reports false where that cannot be seen from here: the
 // engine is on another host, or has its groups elsewhere. A container's id is in
 // the path, and unique, so what is found is the container's.
-func readGroup(root, id string) (spent, bool) {
-	for _, folder := range []string{"docker/" + id, "system.slice/docker-" + id + ".scope"} {
+func readGroup(root, parent, id string) (spent, bool) {
+	for _, folder := range groupsOf(parent, id) {
 		if usage, ok := readNumber(filepath.Join(root, "cpuacct", folder, "cpuacct.usage")); ok { // nanoseconds
 			peak, _ := readNumber(filepath.Join(root, "memory", folder, "memory.max_usage_in_bytes"))
 			return spent{time.Duration(usage), peak}, true
@@ -36,6 +36,20 @@ func readGroup(root, id string) (spent, bool) {
 		}
 	}
 	return spent{}, false
+}
+
+// groupsOf are the places, below the root, where a container's control group may
+// be: by the cgroupfs driver and by systemd's, whose slices nest by their names
+// (systemd.slice(5)).
+func groupsOf(parent, id string) []string {
+	switch {
+	case parent == "":
+		return []string{"docker/" + id, "system.slice/docker-" + id + ".scope"}
+	case strings.HasSuffix(parent, ".slice"):
+		outer, _, _ := strings.Cut(parent, "-")
+		return []string{outer + ".slice/" + parent + "/docker-" + id + ".scope"}
+	}
+	return []string{strings.TrimPrefix(parent, "/") + "/" + id}
 }
 
 // usageUS is the processor time in a cpu.stat, in microseconds.

@@ -36,8 +36,22 @@ func TestReadGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, found := readGroup(root, "abc"); got != c.want || found != c.found {
+		if got, found := readGroup(root, "", "abc"); got != c.want || found != c.found {
 			t.Errorf("%s: %+v, %t", name, got, found)
 		}
+	}
+}
+
+func TestGroupsOfAReservedTenant(t *testing.T) {
+	for driver, want := range map[string]string{
+		"cgroupfs": "execgate/2c26b46b68ff/abc",
+		"systemd":  "execgate.slice/execgate-2c26b46b68ff.slice/docker-abc.scope",
+	} {
+		if got := groupsOf(cgroupParent(driver, "foo"), "abc"); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", driver, got, want)
+		}
+	}
+	if parent := cgroupParent("none", "foo"); parent != "" {
+		t.Errorf("without a driver: %q", parent)
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // park makes a sandbox whose driver waits for a job.
-func (e *Executor) park(ctx context.Context, w Warm, image imageState) (*sandbox, error) {
+func (e *Executor) park(ctx context.Context, tenant string, w Warm, image imageState) (*sandbox, error) {
 	if !e.underWay.begin() {
 		return nil, context.Canceled
 	}
@@ -25,7 +25,7 @@ func (e *Executor) park(ctx context.Context, w Warm, image imageState) (*sandbox
 	sb, err := e.open(ctx, engine, spec{
 		Gateway: e.cfg.Gateway, Execution: execution.NewID("parked_", time.Now()), Deadline: time.Now().Add(parkedDeadline),
 		Grant:   execution.Grant{Image: image.digest, Runtime: w.Runtime, Limits: w.Limits},
-		Profile: sealed, Image: image.facts, Engine: engine.facts,
+		Profile: sealed, Parent: e.parentOf(engine, tenant), Image: image.facts, Engine: engine.facts,
 	})
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package executor
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,17 +20,32 @@ const poolPause = 5 * time.Second
 
 // pool keeps sandboxes parked. Each is used once, by one execution, and removed.
 type pool struct {
-	e    *Executor
-	wake chan struct{}
+	e       *Executor
+	fillers []*filler
 
 	mu      sync.Mutex
-	shelves []*shelf
+	shelves []*shelf // those of all fillers
+}
+
+// filler builds what is missing on some shelves: on those of one tenant, or of
+// everybody, so that none of the tenants waits for another's.
+type filler struct {
+	tenant   string
+	shelves  []*shelf
+	builders int // that many at once
+	wake     chan struct{}
 }
 
 func newPool(e *Executor) *pool {
-	p := &pool{e: e, wake: make(chan struct{}, 1)}
-	for _, warm := range e.cfg.Warm {
-		p.shelves = append(p.shelves, &shelf{Warm: warm, shape: shapeOf(warm.Limits), asked: time.Now()})
+	p := &pool{e: e}
+	for _, tenant := range append(slices.Sorted(maps.Keys(e.cfg.Reserved)), "") {
+		f := &filler{tenant: tenant, shelves: shelvesFor(tenant, e.cfg.Reserved[tenant], e.cfg.Warm), builders: 1}
+		if tenant != "" {
+			f.builders = reservedBuilders
+		}
+		f.wake = make(chan struct{}, f.builders)
+		p.fillers = append(p.fillers, f)
+		p.shelves = append(p.shelves, f.shelves...)
 	}
 	return p
 }
@@ -66,18 +83,27 @@ func (p *pool) claim(ctx context.Context, job execution.Job, image imageState, d
 func (p *pool) take(job execution.Job, image imageState, deadline time.Time) *sandbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.choose(job, image)
+	if p.e.cfg.Reserved[job.Owner.Tenant] > 0 {
+		if own := p.choose(job.Owner.Tenant, job, image); own != nil {
+			if sb := own.take(job, image, deadline, time.Now()); sb != nil {
+				return p.e.stats.claimed(own, sb)
+			}
+		}
+	}
+	s := p.choose("", job, image)
 	if s == nil {
 		return p.e.stats.claimed(nil, nil)
 	}
 	return p.e.stats.claimed(s, s.take(job, image, deadline, time.Now()))
 }
 
-// choose prefers a shelf that has preloaded what the program names.
-func (p *pool) choose(job execution.Job, image imageState) *shelf {
+// choose returns the shelf of tenant that serves the job, if any. It prefers one
+// that has preloaded what the program names.
+func (p *pool) choose(tenant string, job execution.Job, image imageState) *shelf {
 	var plain *shelf
 	for _, s := range p.shelves {
 		switch {
+		case s.tenant != tenant:
 		case s.Image != image.Name || s.Language != job.Language || s.Runtime != job.Grant.Runtime:
 		case len(s.Preload) == 0:
 			plain = s
@@ -92,7 +118,7 @@ func (p *pool) choose(job execution.Job, image imageState) *shelf {
 func (p *pool) preload(job execution.Job, image imageState) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s := p.choose(job, image); s != nil {
+	if s := p.choose("", job, image); s != nil {
 		return s.Preload
 	}
 	return nil
@@ -100,29 +126,42 @@ func (p *pool) preload(job execution.Job, image imageState) []string {
 
 // kick makes the pool look at itself soon.
 func (p *pool) kick() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
+	for _, f := range p.fillers {
+		for range f.builders {
+			select {
+			case f.wake <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 
 // run fills the shelves until ctx ends, and then empties them.
 func (p *pool) run(ctx context.Context) {
 	defer p.empty()
-	if len(p.shelves) == 0 {
-		return
+	var fillers sync.WaitGroup
+	for _, f := range p.fillers {
+		if len(f.shelves) > 0 {
+			for range f.builders {
+				fillers.Go(func() { p.keepFull(ctx, f) })
+			}
+		}
 	}
+	fillers.Wait()
+}
+
+func (p *pool) keepFull(ctx context.Context, f *filler) {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.wake:
+		case <-f.wake:
 		case <-wait.C:
 		}
 		next := poolInterval
-		if err := p.fill(ctx); err != nil && ctx.Err() == nil {
+		if err := p.fill(ctx, f); err != nil && ctx.Err() == nil {
 			p.e.cfg.Logger.Warn("sandboxes cannot be parked, executions start cold", "error", err)
 			next = poolPause
 		}
@@ -131,25 +170,30 @@ func (p *pool) run(ctx context.Context) {
 }
 
 // fill removes what is of no use any more and builds what is missing, one after
-// another, giving way to executions that need the processors.
-func (p *pool) fill(ctx context.Context) error {
+// another. What is kept for everybody gives way to executions that need the
+// processors.
+func (p *pool) fill(ctx context.Context, f *filler) error {
 	images, err := p.e.images(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range p.shelves {
+	for _, s := range f.shelves {
 		image, ok := images[s.Image]
 		for _, old := range p.stale(s, image) {
 			p.e.discard(old)
 		}
-		for ok && p.wants(s) && !p.givesWay() && ctx.Err() == nil {
+		for ok && (f.tenant != "" || !p.givesWay()) && ctx.Err() == nil {
+			next, wanted := p.next(s)
+			if !wanted {
+				break
+			}
 			began := time.Now()
-			sb, err := p.e.park(ctx, s.built(), image)
+			sb, err := p.e.park(ctx, f.tenant, next, image)
 			p.e.stats.built(ctx, buildPool, began, err)
+			p.put(s, sb, err)
 			if err != nil {
 				return err
 			}
-			p.put(s, sb)
 		}
 	}
 	return ctx.Err()
@@ -158,16 +202,25 @@ func (p *pool) fill(ctx context.Context) error {
 // givesWay reports whether executions keep every processor busy.
 func (p *pool) givesWay() bool { return int(p.e.busy.Load()) >= runtime.NumCPU() }
 
-func (p *pool) wants(s *shelf) bool {
+// next returns what to build for s, if one more is wanted. Whoever got it says by
+// put what came of it.
+func (p *pool) next(s *shelf) (w Warm, wanted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(s.parked) < s.wanted(time.Now())
+	if len(s.parked)+s.coming >= s.wanted(time.Now()) {
+		return Warm{}, false
+	}
+	s.coming++
+	return s.built(), true
 }
 
-func (p *pool) put(s *shelf, sb *sandbox) {
+func (p *pool) put(s *shelf, sb *sandbox, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.parked = append(s.parked, sb)
+	s.coming--
+	if err == nil {
+		s.parked = append(s.parked, sb)
+	}
 }
 
 func (p *pool) stale(s *shelf, image imageState) []*sandbox {

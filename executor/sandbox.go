@@ -34,6 +34,7 @@ var (
 type sandbox struct {
 	cli     *client.Client
 	id      string
+	turns   *turns // of removals
 	session *wire.Session
 	control net.Conn
 	frames  *wire.Reader // of control
@@ -105,6 +106,15 @@ func (e *Executor) create(ctx context.Context, engine *engine, s spec) (string, 
 
 // open creates, starts and verifies a sandbox. The caller must discard it.
 func (e *Executor) open(ctx context.Context, engine *engine, s spec) (*sandbox, error) {
+	came := time.Now()
+	waiting, stopWaiting := context.WithTimeout(ctx, e.cfg.StartTimeout)
+	defer stopWaiting()
+	endTurn, err := engine.starts.take(waiting, s.Parent != "")
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("wait for the starts of other sandboxes: %w", err))
+	}
+	defer endTurn()
+	s.Deadline = s.Deadline.Add(time.Since(came))
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartTimeout)
 	defer cancel()
 	e.running.add(s.Execution)
@@ -113,7 +123,7 @@ func (e *Executor) open(ctx context.Context, engine *engine, s spec) (*sandbox, 
 		e.running.remove(s.Execution)
 		return nil, err
 	}
-	sb := &sandbox{cli: engine.cli, id: id, spec: s, words: &words{}}
+	sb := &sandbox{cli: engine.cli, id: id, turns: engine.removals, spec: s, words: &words{}}
 	if err := sb.start(ctx, s); err != nil {
 		e.discard(sb)
 		return nil, err
@@ -232,6 +242,10 @@ func (e *Executor) discard(sb *sandbox) {
 		sb.session.Close()
 	}
 	e.later(func(ctx context.Context) {
+		// Where the turn does not come, the engine is slow, and asked all the same.
+		if endTurn, err := sb.turns.take(ctx, sb.spec.Parent != ""); err == nil {
+			defer endTurn()
+		}
 		err := removeContainer(ctx, sb.cli, sb.id)
 		e.running.remove(sb.spec.Execution)
 		if err != nil {

@@ -58,7 +58,7 @@ func (e *Executor) OpenSession(ctx context.Context, s execution.Session) error {
 		began := time.Now()
 		sb, err = e.open(ctx, engine, spec{
 			Gateway: e.cfg.Gateway, Execution: s.ID, Deadline: deadline, Grant: s.Grant,
-			Profile: sealed, Image: image.facts, Engine: engine.facts,
+			Profile: sealed, Parent: e.parentOf(engine, s.Owner.Tenant), Image: image.facts, Engine: engine.facts,
 		})
 		e.stats.built(ctx, buildSession, began, err)
 		if errors.Is(err, errNoMemory) {

@@ -34,8 +34,10 @@ func shapeOf(l execution.Limits) shape {
 // shelf holds parked sandboxes that are all alike. The pool's lock guards it.
 type shelf struct {
 	Warm
+	tenant string // who alone gets them; empty: anybody
 	shape  shape
 	parked []*sandbox
+	coming int // are being built
 
 	asked  time.Time   // the last claim, or the start
 	misses []time.Time // of late, when the shelf was empty

@@ -52,6 +52,7 @@ type spec struct {
 	Deadline  time.Time // when anyone may reap the container
 	UID       int       // in the profile reusable, the block of users that its programs get
 	Profile   profile
+	Parent    string // control group, as the engine's driver names it; empty: the engine's own place
 	Grant     execution.Grant
 	Image     imageFacts
 	Engine    engineFacts
@@ -153,12 +154,13 @@ func (s spec) build() (options, error) {
 		MaskedPaths:   maskedPaths,
 		ReadonlyPaths: readonlyPaths,
 		Resources: container.Resources{
-			Memory:     l.MemoryMiB << 20,
-			MemorySwap: l.MemoryMiB << 20, // memory and swap together: no swap
-			CPUPeriod:  cpuPeriodUS,
-			CPUQuota:   l.CPUMillis * cpuPeriodUS / 1000,
-			CPUShares:  l.CPUShares,
-			PidsLimit:  pointer(hostPIDs(s.Grant)),
+			CgroupParent: s.Parent,
+			Memory:       l.MemoryMiB << 20,
+			MemorySwap:   l.MemoryMiB << 20, // memory and swap together: no swap
+			CPUPeriod:    cpuPeriodUS,
+			CPUQuota:     l.CPUMillis * cpuPeriodUS / 1000,
+			CPUShares:    l.CPUShares,
+			PidsLimit:    pointer(hostPIDs(s.Grant)),
 			Ulimits: []*units.Ulimit{
 				{Name: "core", Soft: 0, Hard: 0},
 				{Name: "fsize", Soft: fileSize(l), Hard: fileSize(l)},

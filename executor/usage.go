@@ -26,7 +26,7 @@ func (c *conversation) measure() {
 		return
 	}
 	c.measured = make(chan struct{})
-	if now, ok := readGroup(hostGroups, c.sb.id); ok {
+	if now, ok := readGroup(hostGroups, c.sb.spec.Parent, c.sb.id); ok {
 		c.engineCPU, c.enginePeak = now.cpu-c.before.cpu, now.peak
 		close(c.measured)
 		return

@@ -86,6 +86,7 @@ func engineControls(s spec, c container.InspectResponse) []control {
 		check("swap", want.MemorySwap, got.MemorySwap),
 		check("cpu", fmt.Sprint(want.CPUQuota, want.CPUPeriod), fmt.Sprint(got.CPUQuota, got.CPUPeriod)),
 		check("cpu_shares", want.CPUShares, got.CPUShares),
+		check("cgroup_parent", want.CgroupParent, got.CgroupParent),
 		check("pids", number(want.PidsLimit), number(got.PidsLimit)),
 		check("oom_score", want.OomScoreAdj, got.OomScoreAdj),
 		check("log", want.LogConfig.Type, got.LogConfig.Type),

@@ -160,6 +160,7 @@ func verifyRefusesEachDifference(t *testing.T, s spec) {
 		{"cpu", cgroup("cpu_quota_us", "-1")},
 		{"cpu", cgroup("cpu_period_us", "1")},
 		{"cpu_shares", host(func(h *container.HostConfig) { h.CPUShares = 1024 })},
+		{"cgroup_parent", host(func(h *container.HostConfig) { h.CgroupParent = "/elsewhere" })},
 		{"pids", host(func(h *container.HostConfig) { h.PidsLimit = nil })},
 		{"nofile", report(func(r *wire.Report) { r.Rlimits["nofile"]++ })},
 		{"core", report(func(r *wire.Report) { delete(r.Rlimits, "core") })},

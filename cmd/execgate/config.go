@@ -167,7 +167,7 @@ func (c Config) validate() error {
 	if c.Executor.WarmMax < c.Executor.WarmTarget {
 		errs = append(errs, fmt.Errorf("executor.warm_max is %d: it must be at least executor.warm_target, %d", c.Executor.WarmMax, c.Executor.WarmTarget))
 	}
-	if most := c.Executor.mostParked(); c.Executor.UIDCount <= most {
+	if most := c.mostParked(); c.Executor.UIDCount <= most {
 		errs = append(errs, fmt.Errorf("executor.uid_count is %d: parked sandboxes may take %d of them, and none would be left", c.Executor.UIDCount, most))
 	}
 	if !slices.Contains(logLevels, c.Log.Level) {

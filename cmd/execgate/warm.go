@@ -33,6 +33,11 @@ func (c ExecutorConfig) warm(list []executor.Image) []executor.Warm {
 	if !slices.ContainsFunc(list, func(i executor.Image) bool { return i.Name == warmImage && len(i.Languages[warmLanguage].Command) > 0 }) {
 		return nil
 	}
+	return c.shelves()
+}
+
+// shelves are the sandboxes to keep parked where there is a python.
+func (c ExecutorConfig) shelves() []executor.Warm {
 	shelf := executor.Warm{Image: warmImage, Language: warmLanguage, Runtime: warmRuntime, Limits: warmLimits}
 	var warm []executor.Warm
 	if c.WarmTarget > 0 {
@@ -48,15 +53,8 @@ func (c ExecutorConfig) warm(list []executor.Image) []executor.Warm {
 }
 
 // mostParked is how many sandboxes may be parked at once.
-func (c ExecutorConfig) mostParked() int {
-	most := 0
-	if c.WarmTarget > 0 {
-		most += c.WarmMax
-	}
-	if c.WarmPreloadTarget > 0 {
-		most += c.WarmPreloadTarget + 1
-	}
-	return most
+func (c Config) mostParked() int {
+	return executor.MostParked(c.Executor.shelves(), c.Requests.Reserved)
 }
 
 // cold is c without parked sandboxes.

@@ -60,7 +60,7 @@ func TestWhatIsKeptWarm(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			if got := test.cfg.mostParked(); got != test.most {
+			if got := (Config{Executor: test.cfg}).mostParked(); got != test.most {
 				t.Errorf("at most %d are parked, not %d", got, test.most)
 			}
 		})
@@ -69,17 +69,21 @@ func TestWhatIsKeptWarm(t *testing.T) {
 
 func TestWarmSettingsFitTogether(t *testing.T) {
 	for _, test := range []struct {
-		change  func(*ExecutorConfig)
-		message string // empty: they do
+		change   func(*ExecutorConfig)
+		reserved map[string]int
+		message  string // empty: they do
 	}{
-		{func(c *ExecutorConfig) { c.WarmTarget = 4 }, ""},
-		{func(c *ExecutorConfig) { c.WarmTarget = 5 }, "executor.warm_max is 4"},
-		{func(c *ExecutorConfig) { c.WarmTarget, c.WarmMax = 0, 0 }, ""},
-		{func(c *ExecutorConfig) { c.UIDCount = 7 }, ""},
-		{func(c *ExecutorConfig) { c.UIDCount = 6 }, "executor.uid_count is 6"},
+		{func(c *ExecutorConfig) { c.WarmTarget = 4 }, nil, ""},
+		{func(c *ExecutorConfig) { c.WarmTarget = 5 }, nil, "executor.warm_max is 4"},
+		{func(c *ExecutorConfig) { c.WarmTarget, c.WarmMax = 0, 0 }, nil, ""},
+		{func(c *ExecutorConfig) { c.UIDCount = 7 }, nil, ""},
+		{func(c *ExecutorConfig) { c.UIDCount = 6 }, nil, "executor.uid_count is 6"},
+		{func(c *ExecutorConfig) { c.UIDCount = 17 }, map[string]int{"a": 1}, ""},
+		{func(c *ExecutorConfig) { c.UIDCount = 16 }, map[string]int{"a": 1}, "executor.uid_count is 16"},
 	} {
 		cfg := defaultConfig()
 		test.change(&cfg.Executor)
+		cfg.Requests.Reserved = test.reserved
 		if err := cfg.validate(); (err == nil) != (test.message == "") || err != nil && !strings.Contains(err.Error(), test.message) {
 			t.Errorf("%+v: %v", cfg.Executor, err)
 		}

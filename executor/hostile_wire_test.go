@@ -50,7 +50,7 @@ func fakeSandbox(t *testing.T, agent func(conn net.Conn)) (*Executor, *sandbox) 
 		t.Fatal(err)
 	}
 	agents.Go(func() { agent(inside) })
-	sb := &sandbox{cli: cli, id: "fake", session: session, words: &words{}}
+	sb := &sandbox{cli: cli, id: "fake", turns: newTurns(1), session: session, words: &words{}}
 	t.Cleanup(func() {
 		session.Close()
 		inside.Close()

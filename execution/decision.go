@@ -1,5 +1,7 @@
 package execution
 
+import "encoding/json"
+
 // Effect is what policy answers.
 type Effect string
 
@@ -42,6 +44,9 @@ type Clamp struct {
 type Obligation struct {
 	Type string `json:"type"`
 	Must bool   `json:"must"`
+	// Args are its further members, as a JSON object with sorted keys; nil where
+	// it has none. What they mean is for its type to say.
+	Args json.RawMessage `json:"args,omitempty"`
 }
 
 // Decision is the answer of policy to one Request. The zero Decision denies.

@@ -125,6 +125,8 @@ func checkSize(d execution.Decision) string {
 	case len(d.Obligations) > maxPolicyList ||
 		slices.ContainsFunc(d.Obligations, func(o execution.Obligation) bool { return unfit(o.Type) }):
 		return fmt.Sprintf("the policy gave more than %d obligations, or one whose name is too long", maxPolicyList)
+	case obligationBytes(d.Obligations) > maxObligationBytes:
+		return fmt.Sprintf("the policy gave obligations of more than %d KiB", maxObligationBytes>>10)
 	case len(g.OptionalControls) > maxPolicyList || slices.ContainsFunc(g.OptionalControls, unfit):
 		return fmt.Sprintf("the policy gave more than %d optional controls, or one whose name is too long", maxPolicyList)
 	case len(g.Env) > maxVariables || slices.ContainsFunc(g.Env, unfit):
@@ -136,4 +138,14 @@ func checkSize(d execution.Decision) string {
 		return "the policy granted a runtime whose name is too long"
 	}
 	return ""
+}
+
+// maxObligationBytes bounds what obligations say of themselves, all together.
+const maxObligationBytes = 32 << 10
+
+func obligationBytes(obligations []execution.Obligation) (n int) {
+	for _, o := range obligations {
+		n += len(o.Args)
+	}
+	return n
 }

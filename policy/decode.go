@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
 
 	"github.com/execgate/execgate/execution"
@@ -13,6 +14,7 @@ import (
 func decodeDocument(value ast.Value) (document, error) {
 	var d document
 	err := fields(value, func(key string, v ast.Value) error {
+		d.given |= fieldsGiven[key]
 		switch key {
 		case "effect":
 			return d.decodeEffect(v)
@@ -134,44 +136,54 @@ func approvalOf(v ast.Value, a *approval) error {
 	})
 }
 
-// obligationOf decodes an obligation. What else it holds belongs to its type.
-// One that does not say whether it must be met must be.
+// obligationOf decodes an obligation. One that does not say whether it must be
+// met must be.
 func obligationOf(v ast.Value, o *execution.Obligation) error {
 	o.Must = true
-	err := fields(v, func(key string, v ast.Value) error {
-		switch key {
-		case "type":
-			return stringOf(v, &o.Type)
-		case "must":
-			return boolOf(v, &o.Must)
-		}
-		return nil
-	})
-	if err == nil && o.Type == "" {
-		return problem("type", "is missing")
-	}
-	return err
+	return obligationFields(v, o, &o.Must)
 }
 
 // adviceOf decodes an advice: an obligation that need not be met.
 func adviceOf(v ast.Value, o *execution.Obligation) error {
-	given := false
+	must := false
+	if err := obligationFields(v, o, &must); err != nil {
+		return err
+	}
+	if must {
+		return errors.New("what must be done is an obligation and no advice")
+	}
+	return nil
+}
+
+// obligationFields decodes what obligations and advice have in common. What else
+// they hold belongs to their type.
+func obligationFields(v ast.Value, o *execution.Obligation, must *bool) error {
+	args := make(map[string]any)
 	err := fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "type":
 			return stringOf(v, &o.Type)
 		case "must":
-			return boolOf(v, &given)
+			return boolOf(v, must)
 		}
+		plain, err := ast.JSON(v)
+		if err != nil {
+			return problem("", "is not JSON")
+		}
+		args[key] = plain
 		return nil
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case given:
-		return errors.New("what must be done is an obligation and no advice")
-	case o.Type == "":
+	}
+	if o.Type == "" {
 		return problem("type", "is missing")
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	if o.Args, err = json.Marshal(args); err != nil {
+		return problem("", "is not JSON")
 	}
 	return nil
 }

@@ -2,12 +2,14 @@ package policy_test
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/policy"
+	"github.com/google/go-cmp/cmp"
 )
 
 // allowing is a whole decision that allows, with the members of replaced in
@@ -168,7 +170,6 @@ func TestUnsupportedDenies(t *testing.T) {
 	for name, test := range map[string]struct{ field, value, says string }{
 		"network":      {"network", `{"rules": [{"host": "pypi.org", "ports": [443]}]}`, "network.rules"},
 		"credentials":  {"credentials", `[{"tool": "github"}]`, "credentials"},
-		"approval":     {"effect", `"require_approval"`, "require_approval"},
 		"obligation":   {"obligations", `[{"type": "watermark", "must": true}]`, "watermark"},
 		"said nothing": {"obligations", `[{"type": "watermark", "ink": "red"}]`, "watermark"},
 	} {
@@ -187,9 +188,12 @@ func TestAdviceIsCarriedOn(t *testing.T) {
 		"obligations": `[{"type": "notify", "must": false, "whom": "team"}]`,
 		"advice":      `[{"type": "smaller", "by": 2}]`,
 	}), question())
-	want := []execution.Obligation{{Type: "notify"}, {Type: "smaller"}}
-	if !d.Allowed() || len(d.Obligations) != 2 || d.Obligations[0] != want[0] || d.Obligations[1] != want[1] {
-		t.Fatalf("obligations are %+v of %q, want %+v", d.Obligations, d.Effect, want)
+	want := []execution.Obligation{
+		{Type: "notify", Args: json.RawMessage(`{"whom":"team"}`)},
+		{Type: "smaller", Args: json.RawMessage(`{"by":2}`)},
+	}
+	if diff := cmp.Diff(want, d.Obligations); !d.Allowed() || diff != "" {
+		t.Fatalf("obligations of %q differ (-want +got):\n%s", d.Effect, diff)
 	}
 }
 

@@ -6,6 +6,7 @@ import "github.com/execgate/execgate/execution"
 // whole from the start, so that what is valid does not change as the gateway
 // learns to honour more of it.
 type document struct {
+	given            given // which of the fields below are in the answer
 	effect           execution.Effect
 	reasons          []execution.Reason
 	limits           execution.Limits    // the most of each that this request may have
@@ -21,7 +22,36 @@ type document struct {
 	approval         *approval
 	obligations      []execution.Obligation
 	advice           []execution.Obligation
+
+	// warnings and shadowed are reasons that would have denied, were the modes of
+	// their rules not warn and shadow.
+	warnings, shadowed []execution.Reason
 }
+
+// given is a set of the document's fields. Those of the organisation's layer that
+// are absent grant nothing; those of a tenant's layer leave what was granted.
+type given uint16
+
+const (
+	givenLimits given = 1 << iota
+	givenImage
+	givenRuntime
+	givenEnv
+	givenOptionalControls
+	givenNetwork
+	givenCredentials
+	givenSession
+	givenReuse
+)
+
+// fieldsGiven are the fields by their names in the document.
+var fieldsGiven = map[string]given{
+	"limits": givenLimits, "image": givenImage, "runtime": givenRuntime, "env": givenEnv,
+	"optional_controls": givenOptionalControls, "network": givenNetwork,
+	"credentials": givenCredentials, "session": givenSession, "reuse": givenReuse,
+}
+
+func (g given) has(field given) bool { return g&field != 0 }
 
 // onExceed is what is done with a request that asks for more than a limit.
 type onExceed string

@@ -34,16 +34,13 @@ const (
 )
 
 // enforce makes a Decision of a valid document: it holds what was asked for
-// against what was granted, clamps quantities and denies qualities.
-func enforce(d document, in *input, revision string) execution.Decision {
-	switch d.effect {
-	case execution.EffectAllow:
-	case execution.EffectDeny:
+// against what was granted, clamps quantities and denies qualities. honoured are
+// the types of obligation that the gateway can meet.
+func enforce(d document, in *input, revision string, honoured []string) execution.Decision {
+	if d.effect == execution.EffectDeny {
 		return denied(revision, d.denials())
-	default: // require_approval
-		return denied(revision, []execution.Reason{unsupported(`effect "require_approval"`)})
 	}
-	if what := d.unsupported(); what != "" {
+	if what := d.unsupported(honoured); what != "" {
 		return denied(revision, []execution.Reason{unsupported(what)})
 	}
 	if problem := d.incomplete(); problem != "" {
@@ -63,13 +60,24 @@ func enforce(d document, in *input, revision string) execution.Decision {
 		grant.Session = *d.session // enforceQualities refuses where there is none
 	}
 	return execution.Decision{
-		Effect:      execution.EffectAllow,
+		Effect:      d.effect,
 		Reasons:     append([]execution.Reason{}, d.reasons...),
 		Grant:       grant,
 		Clamped:     clamped,
 		Obligations: append(slices.Clone(d.obligations), d.advice...),
+		Approval:    d.approvalTerms(),
+		Warnings:    d.warnings,
+		Shadowed:    d.shadowed,
 		Revision:    revision,
 	}
+}
+
+// approvalTerms are those of a document that incomplete has passed.
+func (d *document) approvalTerms() *execution.ApprovalTerms {
+	if d.effect != execution.EffectRequireApproval {
+		return nil
+	}
+	return &execution.ApprovalTerms{ExpiresS: d.approval.expiresS, Roles: d.approval.roles}
 }
 
 func denied(revision string, reasons []execution.Reason) execution.Decision {
@@ -93,7 +101,7 @@ func (d *document) denials() []execution.Reason {
 
 // unsupported names the first part of an allow that this gateway cannot carry
 // out. To leave it out would be to run under another decision than was made.
-func (d *document) unsupported() string {
+func (d *document) unsupported(honoured []string) string {
 	switch {
 	case len(d.network.rules) > 0:
 		return "network.rules"
@@ -101,7 +109,7 @@ func (d *document) unsupported() string {
 		return "credentials"
 	}
 	for _, o := range d.obligations {
-		if o.Must {
+		if o.Must && !slices.Contains(honoured, o.Type) {
 			return fmt.Sprintf("the obligation %.100q", o.Type)
 		}
 	}
@@ -129,6 +137,24 @@ func (d *document) incomplete() string {
 		if err := d.session.Validate(); err != nil {
 			return err.Error()
 		}
+	}
+	if d.effect == execution.EffectRequireApproval {
+		return d.approval.incomplete()
+	}
+	return ""
+}
+
+// maxApprovalS is how long an approval may be waited for, in seconds: a week.
+const maxApprovalS = 7 * 24 * 60 * 60
+
+func (a *approval) incomplete() string {
+	switch {
+	case a == nil:
+		return `effect is "require_approval" and approval is missing`
+	case a.expiresS < 1 || a.expiresS > maxApprovalS:
+		return fmt.Sprintf("approval.expires_s is %d and not from 1 to %d", a.expiresS, maxApprovalS)
+	case len(a.roles) == 0:
+		return "approval.roles is empty, so nobody could approve"
 	}
 	return ""
 }

@@ -43,6 +43,10 @@ type Config struct {
 	// InputCode puts the source text of the code into the input, as
 	// input.action.code.text. Without it policies see its digest and its size.
 	InputCode bool
+
+	// Obligations are the types of obligation that the gateway can meet. One
+	// that must be met and is of another type denies.
+	Obligations []string
 }
 
 // Engine decides. All its methods may be called concurrently.
@@ -152,7 +156,7 @@ func (e *Engine) Decide(ctx context.Context, question execution.Question) execut
 		e.logFailure(ctx, question.ID, p.revision, failed)
 		return execution.Deny(p.revision, failed.reason)
 	}
-	return enforce(doc, in, p.revision)
+	return enforce(doc, in, p.revision, e.config.Obligations)
 }
 
 // logFailure keeps the error behind a denial where the operator finds it: the

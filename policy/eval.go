@@ -55,7 +55,7 @@ func Eval(ctx context.Context, bundle Bundle, inputJSON []byte) (Evaluation, err
 		}
 		doc, err := decodeDocument(answer)
 		if err == nil {
-			result.Decision = enforce(doc, in, p.revision)
+			result.Decision = enforce(doc, in, p.revision, nil)
 			return result, nil
 		}
 		failed = invalid(err)

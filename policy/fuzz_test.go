@@ -50,7 +50,7 @@ func FuzzDocument(f *testing.F) {
 			}
 			return
 		}
-		d := enforce(doc, in, "sha256:00")
+		d := enforce(doc, in, "sha256:00", nil)
 		if !d.Allowed() {
 			if len(d.Reasons) == 0 {
 				t.Error("a denial without a reason")

@@ -12,6 +12,7 @@ const (
 	PrefixExecution = "ex_"
 	PrefixKey       = "ak_"
 	PrefixSession   = "se_"
+	PrefixApproval  = "ap_"
 )
 
 // crockford is the alphabet of a ULID (github.com/ulid/spec): base 32 without

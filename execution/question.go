@@ -26,6 +26,8 @@ type Question struct {
 	Image Image
 	// Running is the number of the tenant's executions under way.
 	Running int
+	// Approval is the one that the request resumes with; nil where it has none.
+	Approval *ApprovalGiven
 }
 
 // Image is an image by the name policy grants and the digest that runs.

@@ -23,6 +23,11 @@ const (
 	RecordPolicyRefused        RecordType = "policy_refused"
 	RecordKeyCreated           RecordType = "key_created"
 	RecordKeyRevoked           RecordType = "key_revoked"
+	RecordApprovalRequested    RecordType = "approval_requested"
+	RecordApprovalApproved     RecordType = "approval_approved"
+	RecordApprovalDenied       RecordType = "approval_denied"
+	RecordApprovalExpired      RecordType = "approval_expired"
+	RecordApprovalVoided       RecordType = "approval_voided"
 	RecordGap                  RecordType = "gap"
 )
 
@@ -47,6 +52,7 @@ type Record struct {
 	AuthenticationFailed *AuthenticationFailed `json:"authentication_failed,omitempty"`
 	Policy               *PolicyChange         `json:"policy,omitempty"`
 	Key                  *KeyChange            `json:"key,omitempty"`
+	Approval             *ApprovalChange       `json:"approval,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
 }
 

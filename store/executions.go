@@ -11,8 +11,10 @@ import (
 )
 
 // The states an execution is remembered in. Those from StateEnded on are final.
+// It comes into StateAwaiting by Approvals.Add.
 const (
 	StateReserved = "reserved" // asked for; not decided
+	StateAwaiting = "awaiting_approval"
 	StateQueued   = "queued"
 	StateRunning  = "running"
 	StateEnded    = "ended"   // Body is the result

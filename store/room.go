@@ -85,11 +85,12 @@ func (e *Executions) Sweep(ctx context.Context) error {
 // work is taken. What was queued or running has ended, with the body that was
 // saved for this case, and is kept until expires. What was only reserved did not
 // happen and is forgotten, except what stands in lost: that was decided after
-// all, and ends with the body given there.
+// all, and ends with the body given there. What awaits approval goes on doing so,
+// unless it stands in lost.
 func (e *Executions) Recover(ctx context.Context, lost map[string][]byte, expires time.Time) error {
 	err := e.store.change(ctx, func(tx *sql.Tx) error {
 		for id, body := range lost {
-			if _, err := tx.ExecContext(ctx, "UPDATE executions SET state = 'running', body = ? WHERE id = ? AND state = 'reserved'", body, id); err != nil {
+			if _, err := tx.ExecContext(ctx, "UPDATE executions SET state = 'running', body = ? WHERE id = ? AND state IN ('reserved', 'awaiting_approval')", body, id); err != nil {
 				return err
 			}
 		}

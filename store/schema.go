@@ -73,6 +73,61 @@ var migrations = []string{
 	CREATE INDEX sessions_open ON sessions (created_ms) WHERE ended IS NULL;
 	CREATE INDEX sessions_by_age ON sessions (tenant, created_ms) WHERE ended IS NOT NULL;
 	CREATE INDEX sessions_by_end ON sessions (expires_ms) WHERE ended IS NOT NULL`,
+
+	// An execution may await approval. SQLite cannot change a CHECK, so the table
+	// is made anew (https://sqlite.org/lang_altertable.html#otheralter).
+	`CREATE TABLE executions_next (
+		id              TEXT PRIMARY KEY,
+		tenant          TEXT NOT NULL,
+		subject         TEXT NOT NULL,
+		idempotency_key TEXT,
+		request_sha256  TEXT NOT NULL,
+		state           TEXT NOT NULL CHECK (state IN ('reserved', 'awaiting_approval', 'queued', 'running', 'ended', 'failed', 'denied', 'expired')),
+		body            BLOB,
+		bytes           INTEGER NOT NULL GENERATED ALWAYS AS (512 + coalesce(length(body), 0)) STORED,
+		events          INTEGER NOT NULL,
+		created_ms      INTEGER NOT NULL,
+		expires_ms      INTEGER NOT NULL
+	) STRICT;
+	INSERT INTO executions_next (id, tenant, subject, idempotency_key, request_sha256, state, body, events, created_ms, expires_ms)
+		SELECT id, tenant, subject, idempotency_key, request_sha256, state, body, events, created_ms, expires_ms FROM executions;
+	DROP TABLE executions;
+	ALTER TABLE executions_next RENAME TO executions;
+	CREATE UNIQUE INDEX executions_by_key ON executions (tenant, subject, idempotency_key) WHERE idempotency_key IS NOT NULL;
+	CREATE INDEX executions_by_age ON executions (tenant, created_ms) WHERE body IS NOT NULL AND state IN ('ended', 'failed', 'denied', 'expired');
+	CREATE INDEX executions_by_end ON executions (expires_ms) WHERE state IN ('ended', 'failed', 'denied', 'expired');
+	CREATE INDEX executions_under_way ON executions (state) WHERE state IN ('reserved', 'queued', 'running');
+	CREATE TRIGGER executions_inserted AFTER INSERT ON executions BEGIN
+		INSERT INTO execution_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER executions_updated AFTER UPDATE OF body ON executions BEGIN
+		UPDATE execution_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER executions_deleted AFTER DELETE ON executions BEGIN
+		UPDATE execution_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END;
+
+	CREATE TABLE approvals (
+		id         TEXT PRIMARY KEY,
+		execution  TEXT NOT NULL UNIQUE,
+		tenant     TEXT NOT NULL,
+		subject    TEXT NOT NULL,
+		state      TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied', 'expired', 'voided')),
+		about      TEXT NOT NULL CHECK (json_valid(about)),
+		sealed     BLOB, -- NULL once it is not pending
+		created_ms INTEGER NOT NULL,
+		expires_ms INTEGER NOT NULL,
+		by_subject TEXT NOT NULL DEFAULT '',
+		at_ms      INTEGER NOT NULL DEFAULT 0,
+		comment    TEXT NOT NULL DEFAULT '',
+		why        TEXT NOT NULL DEFAULT '',
+		forget_ms  INTEGER NOT NULL DEFAULT 0,
+		CHECK ((sealed IS NOT NULL) = (state = 'pending'))
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX approvals_by_state ON approvals (tenant, state, id);
+	CREATE INDEX approvals_pending ON approvals (expires_ms) WHERE state = 'pending';
+	CREATE INDEX approvals_by_end ON approvals (forget_ms) WHERE state <> 'pending'`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

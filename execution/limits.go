@@ -76,3 +76,13 @@ func (l Limits) Validate() error {
 	}
 	return nil
 }
+
+// Min is the smaller of each limit, where one that is zero does not count.
+func (l Limits) Min(other Limits) Limits {
+	for _, d := range limits {
+		if v := *d.Of(&other); v != 0 && (*d.Of(&l) == 0 || v < *d.Of(&l)) {
+			*d.Of(&l) = v
+		}
+	}
+	return l
+}

@@ -20,12 +20,23 @@ package execgate
 # entrypoint: true
 decision := granted if {
 	allow
+} else := object.union(granted, {"effect": "deny", "reasons": deny}) if {
+	all_granted
 } else := {"effect": "deny", "reasons": (deny | refused)}
 
 # METADATA
-# title: Whether everything that was asked for is granted
+# title: Whether it is allowed
 allow if {
 	count(deny) == 0
+	all_granted
+}
+
+# METADATA
+# title: Whether everything that was asked for is granted
+# description: >-
+#   A denial of what is granted holds the grant too, for rules of deny in the mode warn or
+#   shadow: where only they deny, the gateway allows it.
+all_granted if {
 	kind_granted
 	role_granted
 	image_digest
@@ -66,7 +77,7 @@ granted := {
 #   message: Everything is granted, but the policy cannot work out the limits or another part of the decision.
 #   remediation: The security team has to complete the tenant's data.
 refused contains reason(rego.metadata.rule(), "", "") if {
-	allow
+	all_granted
 	not granted
 }
 

@@ -51,3 +51,13 @@ test_every_reason_can_be_acted_on if {
 		reason.remediation != ""
 	}
 }
+
+# A denial of what is granted says what would be granted without the rule that denies.
+test_denial_holds_the_grant if {
+	decision := execgate.decision with input as request
+		with execgate.deny as {{"code": "local", "message": "m", "rule": "local.one", "remediation": "r"}}
+		with data.images as images
+	denied_only(decision, "local")
+	decision.runtime == "runc"
+	decision.image.digests
+}

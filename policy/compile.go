@@ -22,6 +22,7 @@ const query = "data.execgate.decision"
 type policy struct {
 	revision string
 	query    rego.PreparedEvalQuery
+	modes    modes
 }
 
 // prepare compiles a bundle without its tests, which must not be able to
@@ -43,6 +44,10 @@ func prepare(ctx context.Context, s *source) (*policy, error) {
 		len(compiler.GetRulesWithPrefix(ast.MustParseRef(query))) == 0 {
 		return nil, bundleErrorf("no rule defines %s", query)
 	}
+	modes, err := modesOf(compiler)
+	if err != nil {
+		return nil, err
+	}
 	prepared, err := rego.New(
 		rego.Query(query),
 		rego.Compiler(compiler),
@@ -60,7 +65,7 @@ func prepare(ctx context.Context, s *source) (*policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare query: %w", err)
 	}
-	return &policy{revision: s.revision, query: prepared}, nil
+	return &policy{revision: s.revision, query: prepared, modes: modes}, nil
 }
 
 // parse parses the modules that wanted selects.

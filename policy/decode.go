@@ -69,7 +69,13 @@ func (d *document) decodeLimits(v ast.Value) error {
 		if !ok {
 			return errUnknownField
 		}
-		return wholeOf(v, limit.Of(&d.limits))
+		if err := wholeOf(v, limit.Of(&d.limits)); err != nil {
+			return err
+		}
+		if *limit.Of(&d.limits) == 0 { // elsewhere that says "not given"
+			return problem("", "is 0, in which nothing runs")
+		}
+		return nil
 	})
 }
 

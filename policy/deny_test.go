@@ -14,7 +14,10 @@ import (
 
 // allowing is a whole decision that allows, with the members of replaced in
 // place of its own. An empty replacement leaves a member out.
-func allowing(replaced map[string]string) policy.Bundle {
+func allowing(replaced map[string]string) policy.Bundle { return answer(allowDocument(replaced)) }
+
+// allowDocument is the document of allowing.
+func allowDocument(replaced map[string]string) string {
 	members := map[string]string{
 		"effect": `"allow"`, "reasons": `[]`,
 		"limits": `{"timeout_ms": 1000, "memory_mib": 64, "cpu_millis": 100, "cpu_shares": 256, "pids": 8,
@@ -33,7 +36,7 @@ func allowing(replaced map[string]string) policy.Bundle {
 			parts = append(parts, `"`+name+`": `+value)
 		}
 	}
-	return answer("{" + strings.Join(parts, ", ") + "}")
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // The documents of the cases below differ from this one in one field each.
@@ -107,7 +110,7 @@ func TestInvalidDocumentDenies(t *testing.T) {
 		"limits of null":             {one("limits", "null"), "limits is null and not an object"},
 		"one limit":                  {one("limits", `{"memory_mib": 64}`), "limit timeout_ms is 0"},
 		"unknown limit":              {one("limits", `{"disk_mib": 64}`), "limits.disk_mib is not a field"},
-		"limit of zero":              {limits("0"), "limit memory_mib is 0"},
+		"limit of zero":              {limits("0"), "limits.memory_mib is 0"},
 		"negative limit":             {limits("-1"), "limits.memory_mib is negative"},
 		"fraction":                   {limits("64.5"), "limits.memory_mib is not a whole number"},
 		"fraction of zero":           {limits("64.0"), "limits.memory_mib is not a whole number"},

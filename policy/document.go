@@ -26,6 +26,8 @@ type document struct {
 	// warnings and shadowed are reasons that would have denied, were the modes of
 	// their rules not warn and shadow.
 	warnings, shadowed []execution.Reason
+	// lifted says that such reasons alone stood against the allow.
+	lifted bool
 }
 
 // given is a set of the document's fields. Those of the organisation's layer that

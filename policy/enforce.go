@@ -10,14 +10,15 @@ import (
 
 // The ids under which this package gives reasons of its own.
 const (
-	ruleEngine  = "gateway.policy"
-	ruleLimits  = "gateway.limits"
-	ruleImage   = "gateway.image"
-	ruleRuntime = "gateway.runtime"
-	ruleEnv     = "gateway.env"
-	ruleNetwork = "gateway.network"
-	ruleTools   = "gateway.tools"
-	ruleSession = "gateway.session"
+	ruleEngine   = "gateway.policy"
+	ruleLimits   = "gateway.limits"
+	ruleImage    = "gateway.image"
+	ruleRuntime  = "gateway.runtime"
+	ruleEnv      = "gateway.env"
+	ruleNetwork  = "gateway.network"
+	ruleTools    = "gateway.tools"
+	ruleSession  = "gateway.session"
+	ruleCeilings = "gateway.ceilings"
 )
 
 // The codes of what was asked for and not granted.
@@ -44,6 +45,9 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 		return denied(revision, []execution.Reason{unsupported(what)})
 	}
 	if problem := d.incomplete(); problem != "" {
+		if d.lifted {
+			problem = "only rules in the mode warn or shadow deny, but the answer does not say what is granted without them: " + problem
+		}
 		return denied(revision, []execution.Reason{invalid(errors.New(problem)).reason})
 	}
 

@@ -47,6 +47,10 @@ type Config struct {
 	// Obligations are the types of obligation that the gateway can meet. One
 	// that must be met and is of another type denies.
 	Obligations []string
+
+	// Workers evaluate the bundles of tenants. Where it is nil, none can be
+	// activated.
+	Workers Workers
 }
 
 // Engine decides. All its methods may be called concurrently.
@@ -54,8 +58,8 @@ type Engine struct {
 	config Config
 	log    *slog.Logger
 
-	activating sync.Mutex // held by Activate; Decide takes no lock
-	active     atomic.Pointer[policy]
+	activating sync.Mutex // held by what changes active; Decide takes no lock
+	active     atomic.Pointer[inForce]
 
 	// workers holds a token for each goroutine that evaluates, abandoned ones
 	// included, so that their number is bounded whatever a policy does. queue
@@ -63,6 +67,21 @@ type Engine struct {
 	workers   chan struct{}
 	queue     chan *evaluation
 	abandoned atomic.Int64
+}
+
+// inForce is what decides, together: it never changes, but is replaced.
+type inForce struct {
+	organisation *policy           // nil: everything is denied
+	tenants      map[string]string // revisions of their own policies, by tenant
+	ceilings     *ceilings         // nil: none
+}
+
+// present is a copy of what is in force.
+func (e *Engine) present() inForce {
+	if p := e.active.Load(); p != nil {
+		return *p
+	}
+	return inForce{}
 }
 
 // New returns an Engine that has no policy yet and therefore denies. It starts
@@ -93,8 +112,8 @@ func New(config Config) (*Engine, error) {
 	}, nil
 }
 
-// Activate compiles the bundle and puts it in force, all of it or nothing: a
-// question is answered by the policy it started on. Where there is an error
+// Activate compiles the organisation's bundle and puts it in force, all of it or
+// nothing: a question is answered by the policies it started on. Where there is an error
 // (a *BundleError if the bundle is at fault) the policy in force stays. The
 // revision is returned as soon as it is known, also beside an error.
 func (e *Engine) Activate(ctx context.Context, bundle Bundle) (revision string, err error) {
@@ -112,14 +131,16 @@ func (e *Engine) Activate(ctx context.Context, bundle Bundle) (revision string, 
 	if err := ctx.Err(); err != nil {
 		return loaded.revision, fmt.Errorf("activate policy from %s: %w", bundle.Source, err)
 	}
-	e.active.Store(compiled)
+	next := e.present()
+	next.organisation = compiled
+	e.active.Store(&next)
 	return compiled.revision, nil
 }
 
-// Revision names the policy and data in force: "sha256:" and 64 hex digits, or
+// Revision names the organisation's policy and data in force: "sha256:" and 64 hex digits, or
 // empty where there is none.
 func (e *Engine) Revision() string {
-	if p := e.active.Load(); p != nil {
+	if p := e.present().organisation; p != nil {
 		return p.revision
 	}
 	return ""
@@ -127,7 +148,7 @@ func (e *Engine) Revision() string {
 
 // Ready reports why questions cannot be answered at present; nil where they can.
 func (e *Engine) Ready(context.Context) error {
-	if e.active.Load() == nil {
+	if e.present().organisation == nil {
 		return errors.New("no policy is in force")
 	}
 	if n := e.abandoned.Load(); n >= int64(e.config.MaxAbandoned) {
@@ -139,24 +160,7 @@ func (e *Engine) Ready(context.Context) error {
 // Decide answers a question within the deadline. It has no error: whatever
 // goes wrong is a Decision that denies and says so.
 func (e *Engine) Decide(ctx context.Context, question execution.Question) execution.Decision {
-	p := e.active.Load()
-	if p == nil {
-		return execution.Deny("", execution.Reason{
-			Code: execution.CodePolicyNotLoaded, Rule: ruleEngine,
-			Message:     "No policy is in force, so nothing is allowed.",
-			Remediation: "The operator has to activate a policy; /readyz says what is wrong.",
-		})
-	}
-	in, refusal := newInput(question, e.config)
-	if refusal != nil {
-		return execution.Deny(p.revision, *refusal)
-	}
-	doc, failed := e.evaluate(ctx, p, in.value())
-	if failed != nil {
-		e.logFailure(ctx, question.ID, p.revision, failed)
-		return execution.Deny(p.revision, failed.reason)
-	}
-	return enforce(doc, in, p.revision, e.config.Obligations)
+	return e.decide(ctx, question, nil)
 }
 
 // logFailure keeps the error behind a denial where the operator finds it: the

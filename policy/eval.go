@@ -48,13 +48,14 @@ func Eval(ctx context.Context, bundle Bundle, inputJSON []byte) (Evaluation, err
 	stop := context.AfterFunc(ctx, cancel.Cancel)
 	defer stop()
 	result := Evaluation{Revision: p.revision}
-	answer, failed := p.answer(ctx, value, cancel)
+	answer, failed := p.answer(ctx, value, cancel, nil)
 	if failed == nil {
 		if result.Document, err = documentJSON(answer); err != nil {
 			return Evaluation{}, fmt.Errorf("encode decision document: %w", err)
 		}
 		doc, err := decodeDocument(answer)
 		if err == nil {
+			p.modes.apply(&doc)
 			result.Decision = enforce(doc, in, p.revision, nil)
 			return result, nil
 		}

@@ -24,6 +24,7 @@ type failure struct {
 type evaluation struct {
 	policy *policy
 	input  ast.Value
+	tracer topdown.QueryTracer // nil: none
 	cancel topdown.Cancel
 	done   chan outcome // buffered, so that an abandoned run can end
 	state  atomic.Int32
@@ -44,7 +45,7 @@ type outcome struct {
 // evaluate answers within the deadline. The evaluator is asked to stop when the
 // deadline passes, but it looks only between its steps and a single builtin can
 // keep it for seconds, so it runs beside the caller, who leaves it behind.
-func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value) (document, *failure) {
+func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value, t *tracing) (document, *failure) {
 	if n := e.abandoned.Load(); n >= int64(e.config.MaxAbandoned) {
 		return document{}, timedOut(fmt.Errorf("%d abandoned evaluations do not return", n))
 	}
@@ -52,7 +53,7 @@ func (e *Engine) evaluate(ctx context.Context, p *policy, input ast.Value) (docu
 	defer timer.Stop()
 
 	run := &evaluation{
-		policy: p, input: input,
+		policy: p, input: input, tracer: t.tracer("the organisation's policy"),
 		cancel: topdown.NewCancel(), done: make(chan outcome, 1),
 	}
 	if !e.start(run) {
@@ -101,7 +102,7 @@ func (e *Engine) work(run *evaluation) {
 	idle := time.NewTimer(workerIdle)
 	defer idle.Stop()
 	for {
-		result := run.policy.evaluate(run.input, run.cancel)
+		result := run.policy.evaluate(run.input, run.cancel, run.tracer)
 		if !run.state.CompareAndSwap(running, finished) {
 			e.abandoned.Add(-1)
 		}
@@ -134,13 +135,13 @@ func (e *Engine) abandon(run *evaluation, why *failure) (document, *failure) {
 //
 // It has no context of the caller's: a run is ended through cancel, and no
 // builtin that is allowed takes a context.
-func (p *policy) evaluate(input ast.Value, cancel topdown.Cancel) (result outcome) {
+func (p *policy) evaluate(input ast.Value, cancel topdown.Cancel, tracer topdown.QueryTracer) (result outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			result = outcome{failed: broken(fmt.Errorf("evaluation panicked: %v", r))}
 		}
 	}()
-	value, failed := p.answer(context.Background(), input, cancel)
+	value, failed := p.answer(context.Background(), input, cancel, tracer)
 	if failed != nil {
 		return outcome{failed: failed}
 	}
@@ -148,23 +149,28 @@ func (p *policy) evaluate(input ast.Value, cancel topdown.Cancel) (result outcom
 	if err != nil {
 		return outcome{failed: invalid(err)}
 	}
+	p.modes.apply(&doc)
 	return outcome{doc: doc}
 }
 
 // answer evaluates the query and returns its one value.
 func (p *policy) answer(
-	ctx context.Context, input ast.Value, cancel topdown.Cancel,
+	ctx context.Context, input ast.Value, cancel topdown.Cancel, tracer topdown.QueryTracer,
 ) (value ast.Value, failed *failure) {
 	defer func() {
 		if r := recover(); r != nil {
 			value, failed = nil, broken(fmt.Errorf("evaluator panicked: %v", r))
 		}
 	}()
-	results, err := p.query.Eval(ctx,
+	options := []rego.EvalOption{
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalExternalCancel(cancel),
-	)
+	}
+	if tracer != nil {
+		options = append(options, rego.EvalQueryTracer(tracer))
+	}
+	results, err := p.query.Eval(ctx, options...)
 	switch {
 	case err != nil && topdown.IsCancel(err):
 		return nil, timedOut(err)

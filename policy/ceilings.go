@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Ceilings are what no policy can grant more of. They come from the operator's
+// configuration, and only narrow. The zero Ceilings narrow nothing.
+type Ceilings struct {
+	Ceiling
+	// Tenants are further ceilings of single tenants, by name.
+	Tenants map[string]Ceiling `json:"tenants,omitempty"`
+}
+
+// Ceiling bounds what can be granted. A field that is not set bounds nothing; a
+// list that is set and empty leaves nothing.
+type Ceiling struct {
+	// Limits are the most of each limit; zero is no bound. A request for more is
+	// clamped, as it is at the policy's own limits.
+	Limits execution.Limits `json:"limits,omitzero"`
+	// Images are the names of the images that may be granted.
+	Images []string `json:"images,omitzero"`
+	// Runtimes are the runtimes that may be granted.
+	Runtimes []string `json:"runtimes,omitzero"`
+	// Tools are the tools whose credentials may be granted.
+	Tools []string `json:"tools,omitzero"`
+	// NoSessions, NoReuse and NoNetwork take away what they name.
+	NoSessions bool `json:"no_sessions,omitempty"`
+	NoReuse    bool `json:"no_reuse,omitempty"`
+	NoNetwork  bool `json:"no_network,omitempty"`
+}
+
+// Validate reports what of the ceilings makes no sense: a limit in which nothing
+// could run would deny everything.
+func (c Ceilings) Validate() error {
+	if err := c.Ceiling.validate(); err != nil {
+		return err
+	}
+	for tenant, ceiling := range c.Tenants {
+		if err := ceiling.validate(); err != nil {
+			return fmt.Errorf("tenant %q: %w", tenant, err)
+		}
+	}
+	return nil
+}
+
+func (c Ceiling) validate() error {
+	for _, limit := range execution.AllLimits() {
+		if v := *limit.Of(&c.Limits); v != 0 && (v < limit.Min || v > limit.Max) {
+			return fmt.Errorf("limits.%s is %d: it must be from %d to %d, or left out", limit.Name, v, limit.Min, limit.Max)
+		}
+	}
+	return nil
+}
+
+// ceilings are Ceilings in force.
+type ceilings struct {
+	Ceilings
+	revision string
+}
+
+func newCeilings(c Ceilings) (*ceilings, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	canonical, err := json.Marshal(c) // maps are sorted
+	if err != nil {
+		return nil, err
+	}
+	return &ceilings{Ceilings: c, revision: "sha256:" + execution.HexSHA256(canonical)}, nil
+}
+
+// narrow takes from d what is above the ceilings.
+func (c *ceilings) narrow(d *document, in *input) {
+	c.Ceiling.narrow(d, in)
+	if own, ok := c.Tenants[in.Principal.Tenant]; ok {
+		own.narrow(d, in)
+	}
+}
+
+func (c Ceiling) narrow(d *document, in *input) {
+	for _, limit := range execution.AllLimits() {
+		most, bound := *limit.Of(&c.Limits), limit.Of(&d.limits)
+		if most != 0 { // a limit that policy left out stays out, and denies
+			*bound = min(*bound, most)
+		}
+	}
+	if c.Images != nil && !slices.Contains(c.Images, in.Action.Image.Name) {
+		d.digests = nil
+	}
+	if c.Runtimes != nil && !slices.Contains(c.Runtimes, d.runtime) {
+		d.refuse(execution.Reason{
+			Code: codeRuntimeNotGranted, Rule: ruleCeilings,
+			Message:     fmt.Sprintf("The runtime %.100q is not one that this gateway may grant.", d.runtime),
+			Remediation: "The operator has to add it to policy.ceilings.runtimes, or the policy has to grant another.",
+		})
+	}
+	if c.Tools != nil {
+		d.credentials = slices.DeleteFunc(slices.Clone(d.credentials), func(credential credential) bool {
+			return !slices.Contains(c.Tools, credential.tool)
+		})
+	}
+	if c.NoSessions {
+		d.session = nil
+	}
+	if c.NoReuse {
+		d.reuse = reuseNever
+	}
+	if c.NoNetwork {
+		d.network = network{}
+	}
+}
+
+// refuse makes a denial of d, or adds to one.
+func (d *document) refuse(r execution.Reason) {
+	if d.effect != execution.EffectDeny {
+		d.effect, d.reasons = execution.EffectDeny, nil
+	}
+	d.reasons = append(slices.Clip(d.reasons), r)
+}

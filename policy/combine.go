@@ -1,0 +1,141 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// narrowed is what both layers grant: the stricter effect, the smaller quantity,
+// the qualities of both, the obligations of either. A field that by does not
+// have leaves what d grants. Nothing that d does not grant is in the result,
+// whatever by says; a property test holds this.
+func (d document) narrowed(by document) document {
+	d.narrowEffect(by)
+	if by.given.has(givenLimits) {
+		d.limits = d.limits.Min(by.limits)
+	}
+	for name, what := range by.onExceed {
+		if what == exceedDeny {
+			d.onExceed = with(d.onExceed, name, what)
+		}
+	}
+	if by.given.has(givenImage) {
+		d.digests = both(d.digests, by.digests)
+	}
+	if by.given.has(givenRuntime) && by.runtime != d.runtime && d.effect != execution.EffectDeny {
+		d.refuse(execution.Reason{
+			Code: codeRuntimeNotGranted, Rule: ruleRuntime,
+			Message:     fmt.Sprintf("No runtime is granted: the organisation's policy says %.100q and the tenant's %.100q.", d.runtime, by.runtime),
+			Remediation: "The author of the tenant's policy has to grant the organisation's runtime, or leave the field out.",
+		})
+	}
+	if by.given.has(givenEnv) {
+		d.envAllow = both(d.envAllow, by.envAllow)
+	}
+	if by.given.has(givenOptionalControls) {
+		d.optionalControls = both(d.optionalControls, by.optionalControls)
+	}
+	if by.given.has(givenNetwork) {
+		d.network = d.network.narrowed(by.network)
+	}
+	if by.given.has(givenCredentials) {
+		d.credentials = both(d.credentials, by.credentials)
+	}
+	if by.given.has(givenSession) {
+		d.session = narrowedSession(d.session, by.session)
+	}
+	if by.given.has(givenReuse) && by.reuse != reusePrincipal {
+		d.reuse = reuseNever
+	}
+	d.obligations = either(d.obligations, by.obligations)
+	d.advice = either(d.advice, by.advice)
+	d.warnings = either(d.warnings, by.warnings)
+	d.shadowed = either(d.shadowed, by.shadowed)
+	return d
+}
+
+// narrowEffect takes the stricter effect, with the reasons of the layers that
+// wanted it.
+func (d *document) narrowEffect(by document) {
+	switch {
+	case d.effect == execution.EffectDeny && by.effect == execution.EffectDeny:
+		d.reasons = either(d.denials(), by.denials())
+	case d.effect == execution.EffectDeny:
+	case by.effect == execution.EffectDeny:
+		d.effect, d.reasons = execution.EffectDeny, by.denials()
+	case by.effect == execution.EffectRequireApproval && d.effect == execution.EffectRequireApproval:
+		d.approval = d.approval.narrowed(by.approval)
+		d.reasons = either(d.reasons, by.reasons)
+	case by.effect == execution.EffectRequireApproval:
+		d.effect, d.approval = by.effect, by.approval
+		d.reasons = either(d.reasons, by.reasons)
+	default:
+		d.reasons = either(d.reasons, by.reasons)
+	}
+}
+
+// narrowed are the terms that satisfy both: the earlier end, and the roles that
+// may approve for either layer.
+func (a *approval) narrowed(by *approval) *approval {
+	if a == nil || by == nil {
+		return nil // which is incomplete, and denies
+	}
+	return &approval{expiresS: min(a.expiresS, by.expiresS), roles: both(a.roles, by.roles)}
+}
+
+func (n network) narrowed(by network) network {
+	n.rules = both(n.rules, by.rules)
+	switch {
+	case by.budget == nil:
+	case n.budget == nil:
+		n.budget = by.budget
+	default:
+		n.budget = &budget{
+			requests:     min(n.budget.requests, by.budget.requests),
+			bytes:        min(n.budget.bytes, by.budget.bytes),
+			requestsPerS: min(n.budget.requestsPerS, by.budget.requestsPerS),
+			connections:  min(n.budget.connections, by.budget.connections),
+		}
+	}
+	return n
+}
+
+func narrowedSession(a, b *execution.SessionGrant) *execution.SessionGrant {
+	if a == nil || b == nil {
+		return nil
+	}
+	return &execution.SessionGrant{
+		IdleS: min(a.IdleS, b.IdleS), AbsoluteS: min(a.AbsoluteS, b.AbsoluteS), Max: min(a.Max, b.Max),
+	}
+}
+
+// both are the elements of a that are in b too.
+func both[T any](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return !contains(b, x) })
+}
+
+// either are the elements of a, and those of b that are not in a.
+func either[T any](a, b []T) []T {
+	for _, x := range b {
+		if !contains(a, x) {
+			a = append(slices.Clip(a), x)
+		}
+	}
+	return a
+}
+
+func contains[T any](list []T, x T) bool {
+	return slices.ContainsFunc(list, func(y T) bool { return reflect.DeepEqual(x, y) })
+}
+
+// with is a copy of m that has the entry too.
+func with[V any](m map[string]V, key string, value V) map[string]V {
+	copied := make(map[string]V, len(m)+1)
+	maps.Copy(copied, m)
+	copied[key] = value
+	return copied
+}

@@ -13,7 +13,8 @@ import (
 // those of a request (decode.go) they bound a decided record: a log whose
 // segments are of 8 MiB or more takes every one.
 const (
-	maxReasonsBytes = 512 << 10 // of all reasons
+	maxReasonsBytes = 448 << 10 // of all reasons
+	maxWarningBytes = 32 << 10  // of all that did not decide, in each of two modes
 	maxReasonText   = 4 << 10   // a message, a remediation
 	maxPolicyName   = 128       // a code, a rule, a runtime, a control, an obligation, a revision
 	maxPolicyList   = 64        // controls, obligations
@@ -94,7 +95,7 @@ func boundUsage(u execution.Usage) execution.Usage {
 }
 
 // boundReasons cuts what is too long and says how many reasons are left out.
-func boundReasons(reasons []execution.Reason) []execution.Reason {
+func boundReasons(reasons []execution.Reason, most int) []execution.Reason {
 	bounded, size := []execution.Reason{}, 0
 	for i, r := range reasons {
 		r = execution.Reason{
@@ -102,7 +103,7 @@ func boundReasons(reasons []execution.Reason) []execution.Reason {
 			Message: cut(r.Message, maxReasonText), Remediation: cut(r.Remediation, maxReasonText),
 		}
 		size += reasonSyntax + jsonBytes(r.Code) + jsonBytes(r.Rule) + jsonBytes(r.Message) + jsonBytes(r.Remediation)
-		if size > maxReasonsBytes {
+		if size > most {
 			return append(bounded, execution.Reason{
 				Code: "reasons_omitted", Rule: "gateway.reasons",
 				Message: fmt.Sprintf("%d more reasons are left out.", len(reasons)-i),
@@ -111,6 +112,14 @@ func boundReasons(reasons []execution.Reason) []execution.Reason {
 		bounded = append(bounded, r)
 	}
 	return bounded
+}
+
+// boundWarnings bounds reasons that did not decide, of which there may be none.
+func boundWarnings(reasons []execution.Reason) []execution.Reason {
+	if len(reasons) == 0 {
+		return nil
+	}
+	return boundReasons(reasons, maxWarningBytes)
 }
 
 // checkSize says what of an answer that allows is too large to be recorded. To

@@ -142,6 +142,7 @@ func TestADecidedRecordIsBounded(t *testing.T) {
 			w.decide = func(q execution.Question) execution.Decision {
 				d := allow(slices.Repeat([]string{strings.Repeat("t", 64)}, 64)...)
 				d.Effect, d.Reasons, d.Revision = effect, reasons, hostile(9999)
+				d.Warnings, d.Shadowed = reasons, reasons
 				d.Grant.Env = nil
 				for name := range q.Request.Env {
 					d.Grant.Env = append(d.Grant.Env, name)
@@ -178,12 +179,15 @@ func TestADecidedRecordIsBounded(t *testing.T) {
 // none.
 func TestAGrantTooLargeForTheRecordDenies(t *testing.T) {
 	for name, change := range map[string]func(*execution.Decision){
-		"credentials":      func(d *execution.Decision) { d.Grant.Credentials = make([]execution.Credential, 65) },
-		"a tool":           func(d *execution.Decision) { d.Grant.Credentials = []execution.Credential{{Tool: hostile(11)}} },
-		"controls":         func(d *execution.Decision) { d.Grant.OptionalControls = make([]string, 65) },
-		"a control":        func(d *execution.Decision) { d.Grant.OptionalControls = []string{hostile(22)} },
-		"obligations":      func(d *execution.Decision) { d.Obligations = make([]execution.Obligation, 65) },
-		"an obligation":    func(d *execution.Decision) { d.Obligations = []execution.Obligation{{Type: hostile(22)}} },
+		"credentials":   func(d *execution.Decision) { d.Grant.Credentials = make([]execution.Credential, 65) },
+		"a tool":        func(d *execution.Decision) { d.Grant.Credentials = []execution.Credential{{Tool: hostile(11)}} },
+		"controls":      func(d *execution.Decision) { d.Grant.OptionalControls = make([]string, 65) },
+		"a control":     func(d *execution.Decision) { d.Grant.OptionalControls = []string{hostile(22)} },
+		"obligations":   func(d *execution.Decision) { d.Obligations = make([]execution.Obligation, 65) },
+		"an obligation": func(d *execution.Decision) { d.Obligations = []execution.Obligation{{Type: hostile(22)}} },
+		"what to do": func(d *execution.Decision) {
+			d.Obligations = []execution.Obligation{{Type: "a", Args: []byte(`"` + strings.Repeat("x", 32<<10) + `"`)}}
+		},
 		"variables":        func(d *execution.Decision) { d.Grant.Env = make([]string, 257) },
 		"a variable":       func(d *execution.Decision) { d.Grant.Env = []string{strings.Repeat("x", 129)} },
 		"clamps":           func(d *execution.Decision) { d.Clamped = make([]execution.Clamp, 14) },

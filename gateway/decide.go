@@ -22,7 +22,8 @@ func (s *Service) decide(ctx context.Context, q execution.Question, in *session)
 			Code: execution.CodePolicyError, Message: "the policy could not be evaluated",
 		})
 	}
-	d.Reasons, d.Revision = boundReasons(d.Reasons), cut(d.Revision, maxPolicyName)
+	d.Reasons, d.Revision = boundReasons(d.Reasons, maxReasonsBytes), cut(d.Revision, maxPolicyName)
+	d.Warnings, d.Shadowed = boundWarnings(d.Warnings), boundWarnings(d.Shadowed)
 	if d.Clamped == nil {
 		d.Clamped = []execution.Clamp{}
 	}

@@ -121,10 +121,13 @@ type decisionDocument struct {
 	Revision string             `json:"revision"`
 	Reasons  []execution.Reason `json:"reasons"`
 	Clamped  []execution.Clamp  `json:"clamped"`
+	Warnings []execution.Reason `json:"warnings,omitempty"`
 }
 
+// decisionOf leaves out what is not for callers: the grant and what rules in the
+// mode shadow said.
 func decisionOf(d execution.Decision) decisionDocument {
-	return decisionDocument{Effect: d.Effect, Revision: d.Revision, Reasons: array(d.Reasons), Clamped: array(d.Clamped)}
+	return decisionDocument{Effect: d.Effect, Revision: d.Revision, Reasons: array(d.Reasons), Clamped: array(d.Clamped), Warnings: d.Warnings}
 }
 
 func encodeExecution(response Response) ([]byte, error) {

@@ -128,6 +128,65 @@ var migrations = []string{
 	CREATE INDEX approvals_by_state ON approvals (tenant, state, id);
 	CREATE INDEX approvals_pending ON approvals (expires_ms) WHERE state = 'pending';
 	CREATE INDEX approvals_by_end ON approvals (forget_ms) WHERE state <> 'pending'`,
+
+	// What policy was asked: see Inputs. sealed and wrapped are NULL once a row is
+	// erased. A key's id is never used again, so that no row finds another's.
+	`CREATE TABLE input_keys (
+		id      INTEGER PRIMARY KEY AUTOINCREMENT,
+		tenant  TEXT NOT NULL UNIQUE, -- empty: the organisation
+		wrapped BLOB NOT NULL
+	) STRICT;
+	CREATE TABLE inputs (
+		id           INTEGER PRIMARY KEY AUTOINCREMENT,
+		execution    TEXT NOT NULL,
+		seq          INTEGER NOT NULL,
+		tenant       TEXT NOT NULL,
+		at_ms        INTEGER NOT NULL,
+		organisation TEXT NOT NULL,
+		own          TEXT NOT NULL,
+		terms        TEXT NOT NULL,
+		tenant_key   INTEGER NOT NULL,
+		wrapped      BLOB,
+		sealed       BLOB,
+		bytes        INTEGER NOT NULL GENERATED ALWAYS AS (512 + coalesce(length(sealed), 0)) STORED,
+		UNIQUE (execution, seq),
+		CHECK ((wrapped IS NULL) = (sealed IS NULL))
+	) STRICT;
+	CREATE INDEX inputs_by_policy ON inputs (organisation, terms, own, at_ms, tenant);
+	CREATE INDEX inputs_by_terms ON inputs (terms);
+	CREATE INDEX inputs_by_own ON inputs (own) WHERE own <> '';
+	CREATE INDEX inputs_by_key ON inputs (tenant_key);
+	CREATE INDEX inputs_by_tenant ON inputs (tenant, id);
+	CREATE INDEX inputs_by_age ON inputs (at_ms);
+	CREATE TABLE input_bytes (
+		tenant TEXT PRIMARY KEY,
+		bytes  INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TRIGGER inputs_inserted AFTER INSERT ON inputs BEGIN
+		INSERT INTO input_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER inputs_updated AFTER UPDATE OF sealed ON inputs BEGIN
+		UPDATE input_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER inputs_deleted AFTER DELETE ON inputs BEGIN
+		UPDATE input_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END;
+	CREATE TABLE input_documents (
+		kind       TEXT NOT NULL CHECK (kind IN ('bundle', 'terms')),
+		digest     TEXT NOT NULL,
+		tenant     TEXT NOT NULL, -- empty: the organisation
+		tenant_key INTEGER NOT NULL,
+		wrapped    BLOB NOT NULL,
+		sealed     BLOB NOT NULL,
+		PRIMARY KEY (kind, digest, tenant)
+	) STRICT;
+	CREATE TABLE input_losses (
+		hour_ms INTEGER NOT NULL,
+		why     TEXT NOT NULL,
+		lost    INTEGER NOT NULL,
+		PRIMARY KEY (hour_ms, why)
+	) STRICT, WITHOUT ROWID`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

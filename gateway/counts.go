@@ -30,6 +30,8 @@ type Counts struct {
 	Decisions map[Decided]uint64
 	Ended     map[Ended]uint64
 	Refused   map[string]uint64
+	// Approvals counts what was recorded of approvals, by the type of the record.
+	Approvals map[string]uint64
 }
 
 // Decided is one kind of decision.
@@ -51,12 +53,19 @@ var outcomes = []execution.Outcome{
 	execution.OutcomeEngineFailed,
 }
 
+// approvalRecords are the types of records about approvals.
+var approvalRecords = []execution.RecordType{
+	execution.RecordApprovalRequested, execution.RecordApprovalApproved, execution.RecordApprovalDenied,
+	execution.RecordApprovalExpired, execution.RecordApprovalVoided,
+}
+
 // usual are the counts that are known to be possible, at zero.
 func usual() (decisions map[Decided]uint64, ended map[Ended]uint64, refused map[string]uint64) {
 	decisions, ended = map[Decided]uint64{}, map[Ended]uint64{}
 	for _, action := range []execution.Action{execution.ActionExecute, execution.ActionSession} {
 		decisions[Decided{action, execution.EffectAllow}], decisions[Decided{action, execution.EffectDeny}] = 0, 0
 	}
+	decisions[Decided{execution.ActionExecute, execution.EffectRequireApproval}] = 0
 	for _, outcome := range outcomes {
 		ended[Ended{outcome, false}], ended[Ended{outcome, true}] = 0, 0
 	}
@@ -93,6 +102,7 @@ type counters struct {
 	decisions tally[Decided]
 	ends      tally[Ended]
 	refusals  tally[string]
+	approvals tally[string]
 }
 
 // refused counts what was not admitted, if that is what err says.
@@ -127,7 +137,13 @@ func (s *Service) Counts() Counts {
 	s.counters.decisions.copyTo(decisions)
 	s.counters.ends.copyTo(ended)
 	s.counters.refusals.copyTo(refused)
+	approvals := map[string]uint64{}
+	for _, kind := range approvalRecords {
+		approvals[string(kind)] = 0
+	}
+	s.counters.approvals.copyTo(approvals)
 	return Counts{
+		Approvals: approvals,
 		Decisions: decisions, Ended: ended, Refused: refused,
 		Running:      running,
 		Queued:       queued,

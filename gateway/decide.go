@@ -30,7 +30,7 @@ func (s *Service) decide(ctx context.Context, q execution.Question, in *session)
 	switch {
 	case d.Effect == execution.EffectDeny:
 	case d.Effect == execution.EffectRequireApproval:
-		d = refuse(d, execution.CodePolicyUnsupported, "the policy asks for an approval, which this gateway cannot yet obtain")
+		d = s.awaitable(q, d, in)
 	case !d.Allowed():
 		d = refuse(d, execution.CodePolicyInvalid, "the policy gave no effect that the gateway knows")
 	default:
@@ -40,7 +40,7 @@ func (s *Service) decide(ctx context.Context, q execution.Question, in *session)
 			d = in.hold(d)
 		}
 	}
-	if !d.Allowed() {
+	if !d.Allowed() && d.Effect != execution.EffectRequireApproval {
 		// Nothing was granted, also not in the record.
 		d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
 	}

@@ -68,6 +68,7 @@ func (a *admission) bound(ctx context.Context) (_ context.Context, cancel contex
 func (s *Service) Drain(ctx context.Context) error {
 	idle := s.admission.refuse()
 	s.sessions.stop()
+	s.changed.tell() // whoever waits for an approval need not any more
 	select {
 	case <-idle:
 		return nil

@@ -22,8 +22,8 @@ const cleanupTimeout = 10 * time.Second
 // Errors are execution.Errors: KindSaturated, KindUnavailable (draining,
 // engine_unavailable, policy_timeout, policy_not_loaded, audit_unavailable: the result, if there is one, is
 // withheld), KindNotFound or KindInvalid for an unknown image or language,
-// KindDenied with reasons, KindTooLarge for what the log cannot record, and
-// KindInternal. Of an execution in a session also KindNotFound, KindGone
+// KindDenied with reasons, KindApprovalRequired for what is kept until it is
+// approved, KindTooLarge for what the log cannot record, and KindInternal. Of an execution in a session also KindNotFound, KindGone
 // (session_ended), KindConflict (session_busy), and KindInvalid for what does not
 // fit the session.
 func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
@@ -39,14 +39,21 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	ctx, cancel, release := s.admission.bound(ctx)
 	defer release()
 
+	asked := call.Request
 	turn, err := s.turn(ctx, &call, cancel)
 	if err != nil {
 		return Response{}, err
 	}
 	defer turn.leave()
+	if err := s.takeUp(ctx, call); err != nil {
+		return Response{}, err
+	}
 	response, err := s.judge(ctx, call, execution.ActionExecute, turn.in(), place.others)
 	if err != nil {
 		return response, err
+	}
+	if response.binding != nil {
+		return s.park(ctx, call, asked, response)
 	}
 	decided := response.Records[0]
 
@@ -95,16 +102,23 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 			Code: execution.CodeEngineUnavailable, Message: "the container engine does not answer",
 		})
 	} else {
-		response.Decision = s.decide(ctx, question, in)
+		response.Decision = call.resumed.hold(question, s.decide(ctx, question, in))
+		response.duties, response.Decision = s.oblige(response.Decision)
 	}
 
 	decided, recordErr := s.records.decided(ctx, call, question, response.Decision)
 	if recordErr != nil {
+		response.duties.drop()
 		s.counters.auditFailed.Add(1)
 		return Response{ID: question.ID}, recordErr
 	}
 	response.Records = append(response.Records, decided)
 	s.counters.decisions.add(Decided{action, response.Decision.Effect})
+	if response.Decision.Effect == execution.EffectRequireApproval {
+		binding := bindingOf(question, response.Decision)
+		response.binding = &binding
+		return response, nil
+	}
 	if !response.Decision.Allowed() {
 		s.counters.denied.Add(1)
 		if err != nil {
@@ -112,6 +126,7 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		}
 		return response, denied(response.Decision)
 	}
+	response.duties.notify(question, response.Decision)
 	return response, nil
 }
 
@@ -145,7 +160,7 @@ func (s *Service) question(ctx context.Context, call Call, action execution.Acti
 	q := execution.Question{
 		ID: idOf(call, action, now), Time: now, TraceID: call.TraceID,
 		Principal: call.Principal, Action: action,
-		Request: call.Request, RequestSHA256: sum, Running: others,
+		Request: call.Request, RequestSHA256: sum, Running: others, Approval: call.resumed.given(),
 	}
 	image, err := s.resolve(ctx, call.Request)
 	switch {
@@ -186,10 +201,12 @@ func (s *Service) carry(ctx context.Context, call Call, allowed Response, place 
 	}
 	t.enter(StateRunning)
 	job := execution.NewJob(allowed.ID, call.Principal.Owner(), call.Request, allowed.Decision.Grant)
-	if call.Events != nil {
-		job.Events = s.guarded(call.Events)
+	tell, rest := allowed.duties.events(call.Events)
+	if tell != nil {
+		job.Events = s.guarded(tell)
 	}
-	return s.run(ctx, job)
+	result, leases, err := s.run(ctx, job)
+	return s.redacted(allowed.duties, result, rest), leases, err
 }
 
 // guarded is events without its panics: a goroutine of the executor calls it,

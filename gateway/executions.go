@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -29,10 +30,14 @@ func (g *Gateway) createExecution(x *exchange) error {
 	case key != "" || async:
 		return g.submitExecution(x, call, key, async)
 	case streams:
-		return g.streamExecution(x, call)
+		err = g.streamExecution(x, call)
 	default:
-		return g.runExecution(x, call)
+		err = g.runExecution(x, call)
 	}
+	if a, ok := errors.AsType[*awaiting](err); ok {
+		return g.writeAwaiting(x, a)
+	}
+	return err
 }
 
 // runExecution answers when the execution has ended.
@@ -63,7 +68,7 @@ func (g *Gateway) submitExecution(x *exchange, call Call, key string, async bool
 		x.gin.Writer.Header().Set("Idempotent-Replayed", "true")
 	}
 	switch {
-	case st.State == StateDenied || st.State == StateExpired:
+	case st.State == StateDenied || st.State == StateExpired || st.State == StateAwaiting:
 		return g.writeStanding(x, st)
 	case x.media == mediaEvents:
 		return g.follow(x, st, 0)

@@ -31,6 +31,10 @@ func (g *Gateway) followExecution(x *exchange) error {
 	switch {
 	case st.State == StateExpired:
 		return g.writeStanding(x, st)
+	case st.live == nil && st.State == StateAwaiting:
+		return &execution.Error{
+			Kind: execution.KindConflict, Code: "awaiting_approval", Detail: "it awaits approval, and has no events before it has that; see GET /v1/executions/{id}",
+		}
 	case st.live != nil && st.live.feed == nil:
 		return &execution.Error{
 			Kind: execution.KindConflict, Code: "not_followed", Detail: "only who asked for this execution is told its events; ask with Prefer: respond-async",

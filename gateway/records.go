@@ -208,5 +208,6 @@ func (s *Service) CloseUnended(ctx context.Context, open []Unended) error {
 	if err := s.executions.Recover(ctx, lost, time.Now().Add(s.keep)); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, s.voidInterrupted(ctx))
 	return errors.Join(errs...)
 }

@@ -16,8 +16,8 @@ func (s *Service) refuse(ctx context.Context, t *tracked, why error) {
 	if err := s.release(ctx, t.id); err != nil {
 		s.log.ErrorContext(ctx, "execution not released", "execution", t.id, "error", err)
 	}
-	t.finish(StateReserved, "", nil, why)
 	s.live.remove(t)
+	t.finish(StateReserved, "", nil, why)
 }
 
 func (s *Service) release(ctx context.Context, id string) error {

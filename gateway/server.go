@@ -161,6 +161,8 @@ func (g *Gateway) Serve(ctx context.Context, listener net.Listener) error {
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
 	var sweeper sync.WaitGroup
 	sweeper.Go(func() { g.config.Service.sweep(sweeping) })
+	sweeper.Go(func() { g.config.Service.watchApprovals(sweeping) })
+	sweeper.Go(func() { g.config.Service.webhooks.run(sweeping) })
 	defer func() { stopSweeping(); sweeper.Wait() }()
 
 	select {

@@ -30,6 +30,14 @@ type ServiceConfig struct {
 	// Sessions remembers which are open, and which have ended.
 	Sessions Sessions
 	Logger   *slog.Logger
+	// Approvals keeps what awaits approval; nil: what needs one is denied.
+	Approvals Approvals
+	// Requesters knows who may still ask when that is approved; nil: everybody.
+	Requesters Requesters
+	// Webhooks are those that policies may name, and PendingWebhook the one of them
+	// that is told what awaits approval; empty: none is.
+	Webhooks       *Webhooks
+	PendingWebhook string
 	// MaxRunning is how many executions run at once; zero is 16. One more is
 	// refused with KindSaturated, or queued where its Call says so.
 	MaxRunning int
@@ -64,6 +72,13 @@ type Service struct {
 	live       live
 	sessions   *sessions
 	counters   counters
+
+	approvals   Approvals
+	requesters  Requesters
+	webhooks    *Webhooks
+	pendingHook string
+	settling    busy
+	changed     changed
 }
 
 // NewService checks config and starts nothing. Every part is needed: there is
@@ -88,6 +103,8 @@ func NewService(config ServiceConfig) (*Service, error) {
 		return nil, errors.New("gateway service: no sessions")
 	case config.Logger == nil:
 		return nil, errors.New("gateway service: no logger")
+	case config.PendingWebhook != "" && !config.Webhooks.has(config.PendingWebhook):
+		return nil, fmt.Errorf("gateway service: there is no webhook %q to be told what awaits approval", config.PendingWebhook)
 	case config.MaxSessions < 0 || config.MaxRunning < 0 || config.MaxQueued < 0 || config.KeepResults < 0:
 		return nil, errors.New("gateway service: a bound is negative")
 	}
@@ -107,6 +124,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 		records:    &records{recorder: config.Recorder, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
+		approvals: config.Approvals, requesters: config.Requesters, webhooks: config.Webhooks, pendingHook: config.PendingWebhook,
 		log: config.Logger, admission: newAdmission(config.MaxRunning, config.MaxQueued, config.Reserved),
 	}, nil
 }
@@ -130,6 +148,7 @@ type Call struct {
 	Events func(execution.Event) error
 
 	tracked *tracked // of a Submit
+	resumed *resumed // of what was approved
 }
 
 // Response is what came of a Call. Beside an error it holds what is known: ID
@@ -141,5 +160,7 @@ type Response struct {
 	Result   execution.Result
 	Decision execution.Decision
 	Leases   []execution.Lease
-	Records  []uint64 // sequence numbers: of the decision, then of the end
+	binding  *execution.ApprovalBinding // of what awaits approval
+	duties   duties                     // of what is allowed
+	Records  []uint64                   // sequence numbers: of the decision, then of the end
 }

@@ -18,8 +18,9 @@ var errCancelled = errors.New("cancelled by request")
 type Standing struct {
 	ID    string
 	State State
-	// Body is, by State: of ended the 200 body, of failed and denied a problem
-	// without its instance; else nothing.
+	// Body is, by State: of ended the 200 body, of failed and denied, and of expired
+	// where it was not approved in time, a problem without its instance; of
+	// awaiting_approval which approval, and until when; else nothing.
 	Body []byte
 	// Events is the id of the newest event.
 	Events uint64
@@ -75,7 +76,7 @@ func (s *Service) Look(ctx context.Context, who execution.Principal, id string) 
 // has been lost, and its body says so.
 func standingOf(row Stored) Standing {
 	st := Standing{ID: row.ID, State: State(row.State), Body: row.Body, Events: row.Events}
-	if !st.State.over() {
+	if !st.State.over() && st.State != StateAwaiting {
 		st.State = StateEnded
 	}
 	return st
@@ -91,6 +92,9 @@ func (s *Service) Cancel(ctx context.Context, who execution.Principal, id string
 		return false, err
 	}
 	outcome := execution.Outcome("")
+	if st.live == nil && st.State == StateAwaiting {
+		return true, s.withdraw(ctx, who, id)
+	}
 	if st.live != nil {
 		st.live.stop()
 		late := time.NewTimer(cancelWait)

@@ -38,8 +38,12 @@ func encodeStanding(st Standing) ([]byte, error) {
 	switch st.State {
 	case StateFailed:
 		document.State, document.Outcome, document.Problem = StateEnded, execution.OutcomeEngineFailed, st.Body
-	case StateDenied:
+	case StateDenied, StateExpired:
 		document.Problem = st.Body
+	case StateAwaiting:
+		if err := json.Unmarshal(st.Body, &document.awaiting); err != nil {
+			return nil, err
+		}
 	}
 	return json.Marshal(document)
 }
@@ -50,6 +54,7 @@ type stateDocument struct {
 	State   State             `json:"state"`
 	Outcome execution.Outcome `json:"outcome,omitempty"`
 	Problem json.RawMessage   `json:"problem,omitempty"`
+	*awaiting
 }
 
 // cancelExecution is DELETE /v1/executions/{id}. 204 says that the execution is
@@ -72,15 +77,15 @@ func (g *Gateway) cancelExecution(x *exchange) error {
 // writeStanding answers a POST with what its execution has come to: its result
 // when it has ended, its problem where it has one, and its state before that.
 func (g *Gateway) writeStanding(x *exchange, st Standing) error {
-	switch st.State {
-	case StateEnded:
+	switch {
+	case st.State == StateEnded:
 		x.write(http.StatusOK, mediaJSON, st.Body)
 		return nil
-	case StateExpired:
+	case st.State == StateExpired && len(st.Body) == 0:
 		return &execution.Error{
 			Kind: execution.KindGone, Code: "result_expired", Detail: "the execution has ended, and its result is not kept any more",
 		}
-	case StateFailed, StateDenied:
+	case st.State == StateFailed, st.State == StateDenied, st.State == StateExpired:
 		var p problem
 		if err := json.Unmarshal(st.Body, &p); err != nil {
 			return internal("read problem", err)
@@ -99,14 +104,30 @@ func (g *Gateway) writeStanding(x *exchange, st Standing) error {
 
 // writeState answers 202 with the state, and where to look for more.
 func (g *Gateway) writeState(x *exchange, st Standing) error {
-	if st.State == StateFailed {
-		st.State = StateEnded
+	document := stateDocument{ID: st.ID, State: st.State}
+	switch st.State {
+	case StateFailed:
+		document.State = StateEnded
+	case StateAwaiting:
+		if err := json.Unmarshal(st.Body, &document.awaiting); err != nil {
+			return internal("read state", err)
+		}
 	}
-	body, err := json.Marshal(stateDocument{ID: st.ID, State: st.State})
+	body, err := json.Marshal(document)
 	if err != nil {
 		return internal("encode state", err)
 	}
 	x.gin.Writer.Header().Set("Location", "/v1/executions/"+st.ID)
 	x.write(http.StatusAccepted, mediaJSON, body)
 	return nil
+}
+
+// writeAwaiting answers 202 with what the execution awaits: it goes on without its
+// caller.
+func (g *Gateway) writeAwaiting(x *exchange, a *awaiting) error {
+	body, err := json.Marshal(a)
+	if err != nil {
+		return internal("encode state", err)
+	}
+	return g.writeState(x, Standing{ID: a.ID, State: StateAwaiting, Body: body})
 }

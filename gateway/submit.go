@@ -166,7 +166,13 @@ func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked)
 	response, err := s.Execute(ctx, call)
 	state, body, err := ending(response, err)
 	if state == StateReserved || unknown != nil {
+		s.conclude(ctx, call, StateReserved)
 		s.refuse(ctx, t, cmp.Or(unknown, err))
+		return
+	}
+	if state == StateAwaiting { // it is kept by its approval
+		s.live.remove(t)
+		t.finish(state, "", body, nil)
 		return
 	}
 	last := message{kind: eventEnded, data: body, last: true}
@@ -182,6 +188,7 @@ func (s *Service) attend(ctx context.Context, call Call, row Stored, t *tracked)
 		// as lost, as after a crash.
 		s.log.ErrorContext(ctx, "result not kept", "execution", t.id, "error", err)
 	}
+	s.conclude(ctx, call, state)
 	// Who has seen the last event finds it over.
 	t.finish(state, response.Result.Outcome, body, nil)
 	t.feed.add(last)
@@ -209,6 +216,12 @@ func ending(response Response, err error) (State, []byte, error) {
 			return StateEnded, body, nil
 		}
 		err = internal("encode response", encodeErr)
+	case execution.KindOf(err) == execution.KindApprovalRequired:
+		body, encodeErr := json.Marshal(err)
+		if encodeErr == nil {
+			return StateAwaiting, body, nil
+		}
+		err = internal("encode state", encodeErr)
 	case execution.KindOf(err) == execution.KindDenied && len(response.Records) > 0:
 		state = StateDenied
 	case len(response.Records) == 0 || !response.Decision.Allowed():

@@ -29,5 +29,9 @@ func (s *Service) sweepOnce(ctx context.Context) (err error) {
 	defer s.recovered("sweep executions", &err)
 	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
-	return errors.Join(s.executions.Sweep(ctx), s.remembered.Sweep(ctx))
+	err = errors.Join(s.executions.Sweep(ctx), s.remembered.Sweep(ctx))
+	if s.approvals != nil {
+		err = errors.Join(err, s.approvals.Sweep(ctx))
+	}
+	return err
 }

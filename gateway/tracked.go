@@ -14,17 +14,20 @@ type State string
 // place of a result.
 const (
 	StateReserved State = "reserved" // asked for; not decided, and shown to nobody
-	StateQueued   State = "queued"   // allowed, and waits for a slot
+	StateAwaiting State = "awaiting_approval"
+	StateQueued   State = "queued" // allowed, and waits for a slot
 	StateRunning  State = "running"
 	StateEnded    State = "ended"
 	StateFailed   State = "failed"
 	StateDenied   State = "denied"
-	StateExpired  State = "expired" // ended, and its result was given up to make room
+	// StateExpired: ended, and its result was given up to make room; or, where it has
+	// a problem, that it was not approved in time.
+	StateExpired State = "expired"
 )
 
 // over reports whether nothing more happens in the state.
 func (s State) over() bool {
-	return s != StateReserved && s != StateQueued && s != StateRunning
+	return s != StateReserved && s != StateAwaiting && s != StateQueued && s != StateRunning
 }
 
 // tracked is one execution under way, for those who ask about it.
@@ -56,9 +59,7 @@ func attended(id string, owner execution.Principal) *tracked {
 func (t *tracked) enter(state State) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.state == StateReserved {
-		close(t.begun)
-	}
+	t.decided()
 	t.state = state
 }
 
@@ -72,11 +73,16 @@ func (t *tracked) finish(state State, outcome execution.Outcome, body []byte, er
 		return
 	default:
 	}
-	if t.state == StateReserved {
-		close(t.begun)
-	}
+	t.decided()
 	t.state, t.outcome, t.body, t.err = state, outcome, body, err
 	close(t.done)
+}
+
+// decided lets those go on who wait until it is decided, or refused.
+func (t *tracked) decided() {
+	if t.begun != nil && (t.state == StateReserved || t.state == StateAwaiting) {
+		close(t.begun)
+	}
 }
 
 // standing is how it stands now.

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// redactor redacts one stream that comes in pieces: all that write and end return,
+// joined, is what the redaction makes of the whole stream, wherever it was cut. It
+// holds back no more than the longest match and a character.
+type redactor struct {
+	of   *redaction
+	held []byte
+}
+
+// write returns what of the stream cannot change any more.
+func (r *redactor) write(piece []byte) []byte {
+	r.held = append(r.held, piece...)
+	// What begins before sure has all that it can match in held.
+	sure := boundary(r.held, len(r.held)-r.of.longest-utf8.UTFMax)
+	if sure <= 0 {
+		return nil
+	}
+	out, next := r.of.replace(r.held, sure)
+	r.held = bytes.Clone(r.held[next:])
+	return out
+}
+
+// end returns the rest. Where the stream was cut off it is without what could be
+// the beginning of a match.
+func (r *redactor) end(cutOff bool) []byte {
+	held := r.held
+	r.held = nil
+	keep := len(held)
+	if cutOff {
+		keep = max(0, boundary(held, keep-r.of.longest+1))
+	}
+	out, _ := r.of.replace(held, keep)
+	return out
+}
+
+// replace redacts what begins in the first n bytes of text, and returns where it
+// has got to, which is n or the end of a match that goes on past it.
+func (r *redaction) replace(text []byte, n int) (out []byte, next int) {
+	for next < n {
+		found := r.pattern.FindIndex(text[next:])
+		if found == nil || next+found[0] >= n {
+			return append(out, text[next:n]...), n
+		}
+		out = append(append(out, text[next:next+found[0]]...), redacted...)
+		next += found[1]
+	}
+	return out, next
+}
+
+// boundary is the last place up to n where no character of text is cut in two.
+func boundary(text []byte, n int) int {
+	for i := n - 1; i >= 0 && i > n-utf8.UTFMax; i-- {
+		if utf8.RuneStart(text[i]) {
+			if r, size := utf8.DecodeRune(text[i:]); (r != utf8.RuneError || size > 1) && i+size > n {
+				return i
+			}
+			break
+		}
+	}
+	return n
+}
+
+// all redacts a whole text.
+func (r *redaction) all(text []byte, cutOff bool) []byte {
+	if len(text) == 0 {
+		return text
+	}
+	whole := redactor{of: r, held: text}
+	return whole.end(cutOff)
+}
+
+// value redacts the strings, the names and the numbers of a JSON document, each by
+// itself. A number that matches becomes a string.
+func (r *redaction) value(document json.RawMessage) (json.RawMessage, error) {
+	if len(document) == 0 {
+		return document, nil
+	}
+	lenient := []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+	from := jsontext.NewDecoder(bytes.NewReader(document), lenient...)
+	var out bytes.Buffer
+	to := jsontext.NewEncoder(&out, lenient...)
+	for {
+		token, err := from.ReadToken()
+		if err == io.EOF {
+			return bytes.TrimSpace(out.Bytes()), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch kind := token.Kind(); {
+		case kind == '"':
+			err = to.WriteToken(jsontext.String(string(r.all([]byte(token.String()), false))))
+		case kind == '0' && r.pattern.MatchString(token.String()):
+			err = to.WriteToken(jsontext.String(string(r.all([]byte(token.String()), false))))
+		case kind == '0':
+			err = to.WriteValue(jsontext.Value(token.String()))
+		default:
+			err = to.WriteToken(token)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errWithheld stands in the place of a result that could not be redacted.
+const errWithheld = "the result is withheld: it could not be redacted"
+
+// result redacts stdout, stderr and the result. What cannot be redacted is withheld.
+func (r *redaction) result(in execution.Result) execution.Result {
+	if r == nil {
+		return in
+	}
+	in.Stdout, in.Stderr = r.all(in.Stdout, in.Truncated.Stdout), r.all(in.Stderr, in.Truncated.Stderr)
+	value, err := r.value(in.Value)
+	if err != nil {
+		value, in.ValueError = nil, errWithheld
+	}
+	in.Value = value
+	in.ValueError = string(r.all([]byte(in.ValueError), false))
+	return in
+}
+
+// redactedEvents redacts the output among events on its way to tell. What it holds
+// back is told by rest.
+type redactedEvents struct {
+	tell func(execution.Event) error
+
+	mu             sync.Mutex
+	stdout, stderr redactor
+}
+
+func (r *redaction) events(tell func(execution.Event) error) *redactedEvents {
+	return &redactedEvents{tell: tell, stdout: redactor{of: r}, stderr: redactor{of: r}}
+}
+
+func (e *redactedEvents) add(event execution.Event) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch event.Type {
+	case execution.EventStdout:
+		event.Data = e.stdout.write(event.Data)
+	case execution.EventStderr:
+		event.Data = e.stderr.write(event.Data)
+	default:
+		return e.tell(event)
+	}
+	if len(event.Data) == 0 {
+		return nil
+	}
+	return e.tell(event)
+}
+
+// rest tells what was held back, once the program has ended.
+func (e *redactedEvents) rest(cutOff execution.Truncated) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var errs []error
+	for _, left := range []execution.Event{
+		{Type: execution.EventStdout, Data: e.stdout.end(cutOff.Stdout)},
+		{Type: execution.EventStderr, Data: e.stderr.end(cutOff.Stderr)},
+	} {
+		if len(left.Data) > 0 {
+			errs = append(errs, e.tell(left))
+		}
+	}
+	return errors.Join(errs...)
+}

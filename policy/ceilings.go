@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/execgate/execgate/execution"
@@ -32,6 +35,33 @@ type Ceiling struct {
 	NoSessions bool `json:"no_sessions,omitempty"`
 	NoReuse    bool `json:"no_reuse,omitempty"`
 	NoNetwork  bool `json:"no_network,omitempty"`
+}
+
+// ParseCeilings reads ceilings as JSON. A field that is not known or stands twice
+// is an error: a bound that is misspelt would be none.
+func ParseCeilings(text []byte) (Ceilings, error) {
+	plain, err := strictJSON(text)
+	if err != nil {
+		return Ceilings{}, err
+	}
+	if _, ok := plain.(map[string]any); !ok {
+		return Ceilings{}, errors.New("it is not an object")
+	}
+	var c Ceilings
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Ceilings{}, err
+	}
+	canonical, err := json.Marshal(c)
+	if err != nil {
+		return Ceilings{}, err
+	}
+	if read, err := strictJSON(canonical); err != nil || !reflect.DeepEqual(read, plain) {
+		// encoding/json takes other cases of a name, and null for anything.
+		return Ceilings{}, errors.New("a field is written in another case, is null, or is zero: leave out what is not bounded")
+	}
+	return c, c.Validate()
 }
 
 // Validate reports what of the ceilings makes no sense: a limit in which nothing

@@ -59,6 +59,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	}); err != nil {
 		return nil, err
 	}
+	if err := setCeilings(a.policy, cfg.Policy.Ceilings); err != nil {
+		return nil, err
+	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, logger); err != nil {
 		return nil, err
 	}

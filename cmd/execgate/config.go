@@ -67,6 +67,9 @@ type PolicyConfig struct {
 	DeadlineMS  int64  `yaml:"deadline_ms"`
 	InputCode   bool   `yaml:"input_code"`  // policies see the code itself
 	Environment string `yaml:"environment"` // policies see it as context.environment
+	// Ceilings is the path of a JSON file of what no policy can grant more of;
+	// empty: there are none.
+	Ceilings string `yaml:"ceilings"`
 }
 
 // ExecutorConfig is about sandboxes.

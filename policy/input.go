@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -84,9 +85,29 @@ type destinationInput struct {
 }
 
 type contextInput struct {
-	Counters    countersInput   `json:"counters"`
-	Approval    json.RawMessage `json:"approval,omitempty"`
-	Environment string          `json:"environment"`
+	Counters    countersInput  `json:"counters"`
+	Approval    *approvalInput `json:"approval,omitempty"` // nil: it has none
+	Environment string         `json:"environment"`
+}
+
+// approvalInput is the approval that a request resumes with. The gateway has checked
+// that it was given to this very request.
+type approvalInput struct {
+	ID            string `json:"id"`
+	By            string `json:"by"` // subject
+	At            string `json:"at"` // RFC 3339, UTC
+	Comment       string `json:"comment"`
+	RequestSHA256 string `json:"request_sha256"`
+}
+
+func approvalOfQuestion(given *execution.ApprovalGiven) *approvalInput {
+	if given == nil {
+		return nil
+	}
+	return &approvalInput{
+		ID: given.ID, By: given.By, At: given.At.UTC().Format(time.RFC3339Nano), Comment: given.Comment,
+		RequestSHA256: given.RequestSHA256,
+	}
 }
 
 type countersInput struct {
@@ -130,6 +151,7 @@ func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
 		Context: contextInput{
 			Counters:    countersInput{Running: int64(q.Running)},
 			Environment: config.Environment,
+			Approval:    approvalOfQuestion(q.Approval),
 		},
 	}
 	slices.Sort(in.Action.EnvNames)

@@ -29,6 +29,9 @@ func fullQuestion() execution.Question {
 		RequestSHA256: strings.Repeat("0", 64),
 		Image:         execution.Image{Name: "python", Digest: "sha256:00"},
 		Running:       3,
+		Approval: &execution.ApprovalGiven{
+			ID: "ap_1", By: "ak_2", At: time.Unix(1_700_000_000, 5), Comment: "fine", RequestSHA256: strings.Repeat("0", 64),
+		},
 	}
 	for _, limit := range execution.AllLimits() {
 		*limit.Of(&q.Request.Limits) = limit.Max

@@ -33,11 +33,25 @@ func (in *input) value() ast.Value {
 			member("purpose", text(in.Agent.Purpose)),
 		)),
 		member("action", in.Action.value()),
-		member("context", object(
-			member("counters", object(member("running", number(in.Context.Counters.Running)))),
-			member("environment", text(in.Context.Environment)),
-		)),
+		member("context", in.Context.value()),
 	)
+}
+
+func (c *contextInput) value() ast.Value {
+	members := [][2]*ast.Term{
+		member("counters", object(member("running", number(c.Counters.Running)))),
+		member("environment", text(c.Environment)),
+	}
+	if a := c.Approval; a != nil {
+		members = append(members, member("approval", object(
+			member("id", text(a.ID)),
+			member("by", text(a.By)),
+			member("at", text(a.At)),
+			member("comment", text(a.Comment)),
+			member("request_sha256", text(a.RequestSHA256)),
+		)))
+	}
+	return object(members...)
 }
 
 func (a *actionInput) value() ast.Value {
@@ -116,7 +130,7 @@ var keys = func() map[string]*ast.Term {
 		"v", "request", "id", "time_ns", "trace_id", "principal", "subject", "tenant", "roles", "method",
 		"agent", "name", "session", "purpose", "action", "kind", "language", "code", "sha256", "bytes",
 		"text", "image", "digest", "runtime", "request_sha256", "env_names", "files", "path", "limits",
-		"network", "host", "port", "tools", "context", "counters", "running", "environment",
+		"network", "host", "port", "tools", "context", "counters", "running", "environment", "approval", "by", "at", "comment",
 	} {
 		terms[key] = ast.StringTerm(key)
 	}

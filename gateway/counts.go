@@ -32,6 +32,8 @@ type Counts struct {
 	Refused   map[string]uint64
 	// Approvals counts what was recorded of approvals, by the type of the record.
 	Approvals map[string]uint64
+	// Webhooks counts deliveries, by what became of them.
+	Webhooks map[string]uint64
 }
 
 // Decided is one kind of decision.
@@ -143,7 +145,7 @@ func (s *Service) Counts() Counts {
 	}
 	s.counters.approvals.copyTo(approvals)
 	return Counts{
-		Approvals: approvals,
+		Approvals: approvals, Webhooks: s.webhooks.Counts(),
 		Decisions: decisions, Ended: ended, Refused: refused,
 		Running:      running,
 		Queued:       queued,

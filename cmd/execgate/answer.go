@@ -34,12 +34,18 @@ func (p *program) send(cmd *cobra.Command, c *client, body map[string]any) error
 		if err := got.print(cmd.OutOrStdout()); err != nil {
 			return err
 		}
+		if got.status == http.StatusAccepted {
+			return exitCode(exitBusy)
+		}
 		if got.status != http.StatusOK {
 			return exitCode(codeOfStatus(got.status))
 		}
 	}
 	if err := got.err(); err != nil {
 		return err
+	}
+	if got.status == http.StatusAccepted {
+		return awaits(got)
 	}
 	if got.status != http.StatusOK {
 		return fmt.Errorf("the gateway answered %d %s, which this execgate does not understand", got.status, http.StatusText(got.status))
@@ -60,6 +66,19 @@ func (p *program) send(cmd *cobra.Command, c *client, body map[string]any) error
 		}
 	}
 	return r.exit()
+}
+
+// awaits says that somebody has to approve it first.
+func awaits(got answer) error {
+	var state struct {
+		ID       string `json:"id"`
+		Approval string `json:"approval"`
+		Expires  string `json:"expires"`
+	}
+	if err := json.Unmarshal(got.body, &state); err != nil || state.Approval == "" {
+		return fmt.Errorf("the gateway answered %d, which this execgate does not understand", got.status)
+	}
+	return coded{exitBusy, fmt.Errorf("%s awaits approval until %s: execgate approvals approve %s", inLine(state.ID), inLine(state.Expires), inLine(state.Approval))}
 }
 
 // show prints what the program printed, and then its result on a line of its

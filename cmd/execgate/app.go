@@ -55,7 +55,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	}
 	if a.policy, err = policy.New(policy.Config{
 		Logger: logger, Deadline: milliseconds(cfg.Policy.DeadlineMS),
-		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode,
+		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: gateway.Obligations(),
 	}); err != nil {
 		return nil, err
 	}
@@ -78,9 +78,18 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if err != nil {
 		return nil, err
 	}
+	approvals, err := newApprovals(cfg.Approvals, a.store, a.state)
+	if err != nil {
+		return nil, err
+	}
+	webhooks, err := newWebhooks(cfg.Webhooks, logger)
+	if err != nil {
+		return nil, err
+	}
 	if a.service, err = gateway.NewService(gateway.ServiceConfig{
 		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
 		Executions: kept{executions}, Sandboxes: a.executor, Sessions: keptSessions{sessions}, Logger: logger,
+		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
 	}); err != nil {

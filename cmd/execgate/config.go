@@ -26,13 +26,15 @@ type Config struct {
 	// Listen is the address of the HTTP API.
 	Listen string `yaml:"listen"`
 	// State is the folder for everything that lasts; empty: see stateFolder.
-	State    string         `yaml:"state"`
-	Log      LogConfig      `yaml:"log"`
-	Requests RequestsConfig `yaml:"requests"`
-	Sessions SessionsConfig `yaml:"sessions"`
-	Policy   PolicyConfig   `yaml:"policy"`
-	Executor ExecutorConfig `yaml:"executor"`
-	Audit    AuditConfig    `yaml:"audit"`
+	State     string          `yaml:"state"`
+	Log       LogConfig       `yaml:"log"`
+	Requests  RequestsConfig  `yaml:"requests"`
+	Sessions  SessionsConfig  `yaml:"sessions"`
+	Policy    PolicyConfig    `yaml:"policy"`
+	Approvals ApprovalsConfig `yaml:"approvals"`
+	Webhooks  WebhooksConfig  `yaml:"webhooks"`
+	Executor  ExecutorConfig  `yaml:"executor"`
+	Audit     AuditConfig     `yaml:"audit"`
 }
 
 // LogConfig is about the process's own log, on standard error.
@@ -104,8 +106,9 @@ func defaultConfig() Config {
 			MaxRunning: 16, MaxQueued: 64, MaxBodyKiB: 16 << 10, MaxCodeKiB: 1 << 10,
 			KeepResultsMS: 24 * 60 * 60 * 1000, ResultsMiB: 1 << 10, DrainMS: 30_000,
 		},
-		Sessions: SessionsConfig{Max: 16},
-		Policy:   PolicyConfig{DeadlineMS: 50},
+		Sessions:  SessionsConfig{Max: 16},
+		Approvals: ApprovalsConfig{MaxPending: 100, PendingMiB: 256},
+		Policy:    PolicyConfig{DeadlineMS: 50},
 		Executor: ExecutorConfig{
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
@@ -136,6 +139,8 @@ func (c Config) bounds() []bound {
 		{"requests.results_mib", c.Requests.ResultsMiB, 1, 1 << 20},
 		{"requests.drain_ms", c.Requests.DrainMS, 1, 24 * 60 * 60 * 1000},
 		{"sessions.max", int64(c.Sessions.Max), 1, 10_000},
+		{"approvals.max_pending", int64(c.Approvals.MaxPending), 1, 10_000},
+		{"approvals.pending_mib", c.Approvals.PendingMiB, 1, 1 << 20},
 		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
 		{"executor.first_uid", int64(c.Executor.FirstUID), 1000, math.MaxInt32},
 		{"executor.uid_count", int64(c.Executor.UIDCount), 1, 1_000_000},
@@ -163,7 +168,7 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s is %d: it must be from %d to %d", b.key, b.value, b.min, b.max))
 		}
 	}
-	errs = append(errs, c.Requests.checkReserved())
+	errs = append(errs, c.Requests.checkReserved(), c.checkWebhooks())
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
 	}

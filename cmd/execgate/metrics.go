@@ -69,6 +69,7 @@ type metrics struct {
 	parked, wanted, claims, buildSeconds, failedBuilds family
 	discards, reused, reuses, failedCleanings          family
 	sessions                                           family
+	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
 }
 
@@ -95,6 +96,9 @@ func newMetrics(p parts) *metrics {
 	m.reuses = m.counter("reuses_total", "Executions that got a sandbox which had run another.")
 	m.failedCleanings = m.counter("cleaning_failures_total", "Sandboxes that could not be cleaned, and are not reused.")
 	m.sessions = m.gauge("sessions", "Sessions that are open.")
+
+	m.approvals = m.counter("approvals_total", "Records about approvals.", "record")
+	m.webhooks = m.counter("webhook_deliveries_total", "Deliveries to webhooks that came to an end.", "result")
 
 	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
 	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
@@ -149,6 +153,8 @@ func (m *metrics) ofService(r readings, n gateway.Counts) {
 		r.value(m.decisions, float64(count), string(decided.Action), string(decided.Effect))
 	}
 	r.values(m.refusals, n.Refused)
+	r.values(m.approvals, n.Approvals)
+	r.values(m.webhooks, n.Webhooks)
 	for ended, count := range n.Ended {
 		start := executor.StartCold
 		if ended.Warm {

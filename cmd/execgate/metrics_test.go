@@ -54,6 +54,8 @@ func filled() *figures {
 			Decisions: map[gateway.Decided]uint64{{Action: execution.ActionExecute, Effect: execution.EffectDeny}: 4},
 			Ended:     map[gateway.Ended]uint64{{Outcome: execution.OutcomeExited, Warm: true}: 5},
 			Refused:   map[string]uint64{"draining": 6},
+			Approvals: map[string]uint64{"approval_voided": 7},
+			Webhooks:  map[string]uint64{"failed": 8},
 		},
 	}
 }
@@ -72,6 +74,8 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_executions_queued`:                                                                      2,
 		`execgate_decisions_total{action="execute",effect="deny"}`:                                        4,
 		`execgate_refusals_total{code="draining"}`:                                                        6,
+		`execgate_approvals_total{record="approval_voided"}`:                                              7,
+		`execgate_webhook_deliveries_total{result="failed"}`:                                              8,
 		`execgate_executions_total{outcome="exited",start="warm"}`:                                        5,
 		`execgate_execution_seconds_bucket{start="warm",le="0.5"}`:                                        2,
 		`execgate_execution_seconds_sum{start="warm"}`:                                                    1.5,

@@ -45,13 +45,14 @@ has no network, and leaves a record that nobody can edit.
 
 Exit codes: 0 done; 1 failed; 2 the command line, the configuration or the
 request is wrong; 69 the gateway, its engine, its log or its state folder is not
-to be had; 75 the gateway is busy; 77 denied, or the key is not accepted; 124
+to be had; 75 the gateway is busy, or the
+request awaits approval; 77 denied, or the key is not accepted; 124
 timed out; 125 stopped by another limit or killed; 130 interrupted. The exit
 code of a program that ended by itself is passed on.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	group(root, newServe(), newRun(), newKeys(), newAudit(), newPolicy(), newImage(), newVersion())
+	group(root, newServe(), newRun(), newKeys(), newApprovalsCommand(), newAudit(), newPolicy(), newImage(), newVersion())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see `%s --help`", err, cmd.CommandPath())
 	})

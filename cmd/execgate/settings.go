@@ -80,6 +80,9 @@ func (s setting) set(text string) error {
 		}
 		s.value.SetBool(text == "true")
 	case reflect.Map:
+		if s.value.Type().Elem().Kind() == reflect.String {
+			return s.setNames(text)
+		}
 		table := map[string]int{}
 		for entry := range strings.SplitSeq(text, ",") {
 			name, number, _ := strings.Cut(entry, "=")
@@ -93,6 +96,20 @@ func (s setting) set(text string) error {
 	default:
 		return fmt.Errorf("%s: a setting of kind %s cannot be read from the environment", s.variable(), s.value.Kind())
 	}
+	return nil
+}
+
+// setNames reads text as a table of names.
+func (s setting) setNames(text string) error {
+	table := map[string]string{}
+	for entry := range strings.SplitSeq(text, ",") {
+		name, value, found := strings.Cut(entry, "=")
+		if _, again := table[name]; !found || again {
+			return fmt.Errorf("%s must be name=text, each name once, separated by commas", s.variable())
+		}
+		table[name] = value
+	}
+	s.value.Set(reflect.ValueOf(table))
 	return nil
 }
 

@@ -48,6 +48,8 @@ type Bundle struct {
 // BundleError lists what is wrong with a bundle.
 type BundleError struct {
 	Problems []string // each with its file and line, where it has one
+	// TooLarge is set where a bound on size or number is passed.
+	TooLarge bool
 }
 
 // Error implements error.
@@ -55,6 +57,10 @@ func (e *BundleError) Error() string { return strings.Join(e.Problems, "; ") }
 
 func bundleErrorf(format string, args ...any) error {
 	return &BundleError{Problems: []string{fmt.Sprintf(format, args...)}}
+}
+
+func tooLargef(format string, args ...any) error {
+	return &BundleError{Problems: []string{fmt.Sprintf(format, args...)}, TooLarge: true}
 }
 
 // source is a bundle that has been read: its Rego by path, and its data.
@@ -66,10 +72,7 @@ type source struct {
 
 // load reads a bundle and gives it its revision. It compiles nothing.
 func load(bundle Bundle) (*source, error) {
-	if bundle.Files == nil {
-		return nil, bundleErrorf("there is no folder")
-	}
-	files, err := readFiles(bundle.Files)
+	files, err := ReadFiles(bundle.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +105,8 @@ func load(bundle Bundle) (*source, error) {
 const imagesKey = "images"
 
 // readFiles returns the files of a bundle that count, by path.
-func readFiles(folder fs.FS) (map[string][]byte, error) {
-	files := make(map[string][]byte)
+func readFiles(folder fs.FS) (Files, error) {
+	files := make(Files)
 	total := 0
 	err := fs.WalkDir(folder, ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
@@ -118,7 +121,7 @@ func readFiles(folder fs.FS) (map[string][]byte, error) {
 			return nil
 		case entry.IsDir():
 			if strings.Count(name, "/") >= maxDepth {
-				return bundleErrorf("%s: folders are nested more than %d deep", name, maxDepth)
+				return tooLargef("%s: folders are nested more than %d deep", name, maxDepth)
 			}
 			return nil
 		case entry.Type()&fs.ModeSymlink != 0:
@@ -129,14 +132,14 @@ func readFiles(folder fs.FS) (map[string][]byte, error) {
 			return err
 		}
 		if len(files) == maxFiles {
-			return bundleErrorf("there are more than %d files", maxFiles)
+			return tooLargef("there are more than %d files", maxFiles)
 		}
 		content, err := readFile(folder, name)
 		if err != nil {
 			return err
 		}
 		if total += len(content); total > maxBundleBytes {
-			return bundleErrorf("the files hold more than %d MiB together", maxBundleBytes>>20)
+			return tooLargef("the files hold more than %d MiB together", maxBundleBytes>>20)
 		}
 		files[name] = content
 		return nil
@@ -179,27 +182,31 @@ func readFile(folder fs.FS, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(content) > maxFileBytes {
-		return nil, bundleErrorf("%s: is larger than %d MiB", name, maxFileBytes>>20)
+		return nil, tooLargef("%s: is larger than %d MiB", name, maxFileBytes>>20)
 	}
 	return content, nil
 }
 
 // revisionOf identifies files and images. Every part is preceded by its length,
 // so that no two bundles run together to the same bytes.
-func revisionOf(files map[string][]byte, images map[string]string) string {
+func revisionOf(files Files, images map[string]string) string {
 	h := sha256.New()
 	writePart(h, []byte("execgate policy 1"))
-	writeCount(h, len(files))
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		writePart(h, []byte(name))
-		writePart(h, files[name])
-	}
+	writeFiles(h, files)
 	writeCount(h, len(images))
 	for _, name := range slices.Sorted(maps.Keys(images)) {
 		writePart(h, []byte(name))
 		writePart(h, []byte(images[name]))
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+func writeFiles(h hash.Hash, files Files) {
+	writeCount(h, len(files))
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		writePart(h, []byte(name))
+		writePart(h, files[name])
+	}
 }
 
 func writePart(h hash.Hash, part []byte) {

@@ -80,6 +80,8 @@ type heldRequest struct {
 	TraceID   string                    `json:"trace_id"`
 	Binding   execution.ApprovalBinding `json:"binding"`
 	Roles     []string                  `json:"roles"`
+
+	unreadable bool // it is not what was kept: that is lost
 }
 
 // approvalAbout is what is shown of an approval to all who may see it: no code, no

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -38,12 +37,13 @@ func (s *Service) SettleApproval(ctx context.Context, by Call, id string, approv
 		return Settled{}, errApprovalSettled("somebody else is deciding it right now; look at it again")
 	}
 	defer s.settling.give(id)
-	a, held, err := s.pending(ctx, by, a)
+	at := time.Now().UTC().Truncate(time.Millisecond)
+	a, held, err := s.pending(ctx, by, a.ID, at)
 	if err != nil {
 		return Settled{}, err
 	}
-	a.By, a.At, a.Comment = by.Principal.Subject, time.Now().UTC().Truncate(time.Millisecond), comment
-	a.Forget, a.Request = a.At.Add(s.keep), nil
+	a.By, a.At, a.Comment = by.Principal.Subject, at, comment
+	a.Forget = a.At.Add(s.keep)
 	if approve {
 		return s.approve(ctx, &resumed{approval: a, held: held, by: by})
 	}
@@ -54,27 +54,18 @@ func (s *Service) SettleApproval(ctx context.Context, by Call, id string, approv
 	return s.settledNow(ctx, a)
 }
 
-// pending returns what is kept of a, if by may settle it now.
-func (s *Service) pending(ctx context.Context, by Call, a StoredApproval) (StoredApproval, heldRequest, error) {
-	loaded, err := s.loadApproval(ctx, a.ID) // once more, now that nobody else settles it
-	var held heldRequest
-	if err == nil && loaded.State == execution.ApprovalPending {
-		err = json.Unmarshal(loaded.Request, &held)
-		if err != nil {
-			err = &execution.Error{Kind: execution.KindGone, Code: "approval_unreadable", Err: err}
-		}
-	}
+// pending returns what is kept of the approval called id, if by may settle it at
+// that time. It is looked at once more, now that nobody else settles it.
+func (s *Service) pending(ctx context.Context, by Call, id string, at time.Time) (StoredApproval, heldRequest, error) {
+	a, held, err := s.held(ctx, id)
 	who := by.Principal
 	switch {
-	case execution.KindOf(err) == execution.KindGone:
-		held.Binding.Subject = loaded.Subject
-		return a, held, s.voided(ctx, by, held, loaded, voidUnreadable)
 	case err != nil:
 		return a, held, err
-	case loaded.State != execution.ApprovalPending:
-		return a, held, errApprovalSettled("the approval is " + string(loaded.State))
-	case !time.Now().Before(loaded.Expires):
-		if err := s.expire(ctx, loaded, held); err != nil {
+	case a.State != execution.ApprovalPending:
+		return a, held, errApprovalSettled("the approval is " + string(a.State))
+	case !at.Before(a.Expires):
+		if err := s.expire(ctx, a, held); err != nil {
 			return a, held, err
 		}
 		return a, held, errApprovalExpired()
@@ -85,8 +76,10 @@ func (s *Service) pending(ctx context.Context, by Call, a StoredApproval) (Store
 		}
 	case !mayApprove(who, held.Roles):
 		return a, held, errApprovalRole(held.Roles)
+	case held.unreadable:
+		return a, held, s.voided(ctx, by, held, a, voidUnreadable)
 	}
-	return loaded, held, nil
+	return a, held, nil
 }
 
 // mayApprove holds for who has one of the roles that policy named.
@@ -109,7 +102,9 @@ func (s *Service) approve(ctx context.Context, r *resumed) (Settled, error) {
 		return Settled{}, s.voided(ctx, r.by, r.held, pending, why)
 	}
 	r.approval.State = execution.ApprovalApproved
-	st, err := s.resume(ctx, r)
+	// Until it is decided nobody else settles it, whether who approves is still there
+	// or not.
+	st, err := s.resume(context.WithoutCancel(ctx), r)
 	s.changed.tell()
 	switch why := voidOf(err); {
 	case err != nil && r.claimed:

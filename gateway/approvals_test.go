@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -441,6 +443,46 @@ func TestInterruptedApprovalIsVoided(t *testing.T) {
 	if a := o.do("GET", "/v1/approvals/"+asked.Approval, approverToken, ""); !strings.Contains(a.body, `"why":"interrupted"`) || !strings.Contains(a.body, `"by":"ak_approver"`) {
 		t.Error(a.body)
 	}
+}
+
+// Without its key what was asked is lost, and nobody can approve it.
+func TestApprovalUnderALostKey(t *testing.T) {
+	o := newOffice(t, nil)
+	asked := o.ask()
+	if err := o.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(o.shelf.dir, "approvals.key")); err != nil {
+		t.Fatal(err)
+	}
+	next := o.begin(t, nil)
+	if a := next.do("GET", "/v1/approvals/"+asked.Approval, approverToken, ""); a.StatusCode != 200 || strings.Contains(a.body, `"request":`) {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if a := next.decideOn(asked.Approval, "approver/other", yes); a.StatusCode != 404 {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if a := next.decideOn(asked.Approval, approverToken, yes); a.StatusCode != 410 || !strings.Contains(a.body, "unreadable") {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	next.state(asked.ID, "denied")
+	records := next.recorded()
+	if last := records[len(records)-1]; last.Approval.Why != "unreadable" || last.Approval.Binding.Image != digest {
+		t.Errorf("%+v", last.Approval)
+	}
+}
+
+// An approver who hangs up has approved all the same, once.
+func TestApproverWhoHangsUp(t *testing.T) {
+	o := newOffice(t, nil)
+	asked := o.ask()
+	ctx, hangUp := context.WithCancel(t.Context())
+	o.decide = func(q execution.Question) execution.Decision { hangUp(); return needsApproval(q) }
+	approver := execution.Principal{Subject: "ak_approver", Tenant: "acme", Roles: []execution.Role{execution.RoleApprover}, Method: execution.MethodAPIKey}
+	if _, err := o.service.SettleApproval(ctx, gateway.Call{Principal: approver}, asked.Approval, true, ""); err != nil {
+		t.Error(err)
+	}
+	o.state(asked.ID, "ended")
 }
 
 // What cannot be recorded is not done.

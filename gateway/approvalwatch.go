@@ -106,7 +106,7 @@ func (s *Service) expireOne(ctx context.Context, id string) error {
 }
 
 // held returns an approval and what is kept of it. Where that cannot be read any
-// more, the binding is that which is shown.
+// more, it is what is shown, and says so.
 func (s *Service) held(ctx context.Context, id string) (StoredApproval, heldRequest, error) {
 	a, err := s.loadApproval(ctx, id)
 	var held heldRequest
@@ -119,8 +119,11 @@ func (s *Service) held(ctx context.Context, id string) (StoredApproval, heldRequ
 	}
 	var about approvalAbout
 	_ = json.Unmarshal(a.About, &about) // what cannot be read is not shown
-	held.Binding, held.Roles = about.Binding, about.Roles
-	return a, held, nil
+	a.Request = nil
+	return a, heldRequest{
+		Principal: execution.Principal{Tenant: a.Tenant, Subject: a.Subject}, Binding: about.Binding, Roles: about.Roles,
+		unreadable: a.State == execution.ApprovalPending,
+	}, nil
 }
 
 // expire ends a, which is pending and past its time.

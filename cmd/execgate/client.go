@@ -140,7 +140,7 @@ func (a answer) err() error {
 	for _, e := range p.Errors {
 		text += fmt.Sprintf("\n  %s: %s", e.Pointer, e.Detail)
 	}
-	return coded{codeOfStatus(a.status), errors.New(text)}
+	return coded{codeOfStatus(a.status), errors.New(inText(text))}
 }
 
 // print writes the body as it came, indented.

@@ -69,6 +69,9 @@ type Decision struct {
 	Revision string `json:"revision"`
 	// Layers are what else decided, beside the organisation's policy.
 	Layers []Layer `json:"layers,omitempty"`
+	// Asked is what the decision is replayed with; nil where it is not known. It is
+	// in no record and no answer.
+	Asked *Asked `json:"-"`
 }
 
 // The names of layers.

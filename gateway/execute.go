@@ -113,6 +113,7 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		return Response{ID: question.ID}, recordErr
 	}
 	response.Records = append(response.Records, decided)
+	response.Decision.Asked = nil // whoever keeps it has it
 	s.counters.decisions.add(Decided{action, response.Decision.Effect})
 	if response.Decision.Effect == execution.EffectRequireApproval {
 		binding := bindingOf(question, response.Decision)

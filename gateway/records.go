@@ -28,6 +28,7 @@ const unreadyAfterFailure = 30 * time.Second
 // records writes the records of executions.
 type records struct {
 	recorder Recorder
+	inputs   Inputs // nil: none
 	log      *slog.Logger
 	// failed is when an append last failed, in Unix nanoseconds; zero where the
 	// last one went well.
@@ -99,7 +100,11 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 		record.Execution, body.Session = "", q.ID
 	}
 	record.Decided = body
-	return w.append(ctx, record)
+	seq, err := w.append(ctx, record)
+	if err == nil {
+		keep(ctx, w.inputs, w.log, seq, call, q, d)
+	}
+	return seq, err
 }
 
 // session records what became of a session, or was done to it.

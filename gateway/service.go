@@ -24,6 +24,8 @@ type ServiceConfig struct {
 	Lender   Lender
 	Executor Executor
 	Recorder Recorder
+	// Inputs keeps what policy was asked; nil: nobody does.
+	Inputs Inputs
 	// Executions remembers those that are submitted.
 	Executions Executions
 	Sandboxes  Sandboxes
@@ -121,7 +123,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 	}
 	return &Service{
 		images: config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
-		records:    &records{recorder: config.Recorder, log: config.Logger},
+		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
 		approvals: config.Approvals, requesters: config.Requesters, webhooks: config.Webhooks, pendingHook: config.PendingWebhook,

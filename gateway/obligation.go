@@ -158,8 +158,7 @@ func (s *Service) redacted(d duties, result execution.Result, rest func(executio
 	var err error
 	defer func() {
 		if err != nil {
-			out = result
-			out.Stdout, out.Stderr, out.Value, out.ValueError = nil, nil, nil, errWithheld
+			out = withheld(result)
 		}
 	}()
 	defer s.recovered("redact", &err)

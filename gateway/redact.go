@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -13,22 +14,52 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
+// The bounds of the time that redacting one stream, or one result, may take: hostile
+// patterns over hostile output take seconds for a MiB. It is looked at after each
+// step.
+const (
+	redactTime = 5 * time.Second
+	redactStep = 32 << 10 // bytes
+)
+
 // redactor redacts one stream that comes in pieces: all that write and end return,
 // joined, is what the redaction makes of the whole stream, wherever it was cut. It
-// holds back no more than the longest match and a character.
+// holds back less than twice the longest match and a character. Once it has failed
+// nothing more leaves it.
 type redactor struct {
-	of   *redaction
-	held []byte
+	of     *redaction
+	held   []byte
+	spent  time.Duration
+	failed bool // it took too long
 }
 
 // write returns what of the stream cannot change any more.
-func (r *redactor) write(piece []byte) []byte {
+func (r *redactor) write(piece []byte) (out []byte) {
+	for len(piece) > 0 && !r.failed {
+		n := min(len(piece), redactStep)
+		began := time.Now()
+		out = append(out, r.step(piece[:n])...)
+		r.spend(time.Since(began))
+		piece = piece[n:]
+	}
+	return out
+}
+
+func (r *redactor) spend(more time.Duration) {
+	if r.spent += more; r.spent > redactTime {
+		r.failed, r.held = true, nil
+	}
+}
+
+func (r *redactor) step(piece []byte) []byte {
 	r.held = append(r.held, piece...)
-	// What begins before sure has all that it can match in held.
-	sure := boundary(r.held, len(r.held)-r.of.longest-utf8.UTFMax)
-	if sure <= 0 {
+	// With half of it new at each look, no byte is looked at more than twice.
+	reach := r.of.longest + utf8.UTFMax
+	if len(r.held) < 2*reach {
 		return nil
 	}
+	// What begins before sure has all that it can match in held.
+	sure := boundary(r.held, len(r.held)-reach)
 	out, next := r.of.replace(r.held, sure)
 	r.held = bytes.Clone(r.held[next:])
 	return out
@@ -74,18 +105,15 @@ func boundary(text []byte, n int) int {
 	return n
 }
 
-// all redacts a whole text.
-func (r *redaction) all(text []byte, cutOff bool) []byte {
-	if len(text) == 0 {
-		return text
-	}
-	whole := redactor{of: r, held: text}
-	return whole.end(cutOff)
+// whole redacts a text, on the time of r.
+func (r *redactor) whole(text []byte, cutOff bool) []byte {
+	r.held = nil
+	return append(r.write(text), r.end(cutOff)...)
 }
 
 // value redacts the strings, the names and the numbers of a JSON document, each by
 // itself. A number that matches becomes a string.
-func (r *redaction) value(document json.RawMessage) (json.RawMessage, error) {
+func (r *redactor) value(document json.RawMessage) (json.RawMessage, error) {
 	if len(document) == 0 {
 		return document, nil
 	}
@@ -103,9 +131,9 @@ func (r *redaction) value(document json.RawMessage) (json.RawMessage, error) {
 		}
 		switch kind := token.Kind(); {
 		case kind == '"':
-			err = to.WriteToken(jsontext.String(string(r.all([]byte(token.String()), false))))
-		case kind == '0' && r.pattern.MatchString(token.String()):
-			err = to.WriteToken(jsontext.String(string(r.all([]byte(token.String()), false))))
+			err = to.WriteToken(jsontext.String(string(r.whole([]byte(token.String()), false))))
+		case kind == '0' && r.of.pattern.MatchString(token.String()):
+			err = to.WriteToken(jsontext.String(string(r.whole([]byte(token.String()), false))))
 		case kind == '0':
 			err = to.WriteValue(jsontext.Value(token.String()))
 		default:
@@ -125,13 +153,23 @@ func (r *redaction) result(in execution.Result) execution.Result {
 	if r == nil {
 		return in
 	}
-	in.Stdout, in.Stderr = r.all(in.Stdout, in.Truncated.Stdout), r.all(in.Stderr, in.Truncated.Stderr)
-	value, err := r.value(in.Value)
+	on := &redactor{of: r}
+	in.Stdout, in.Stderr = on.whole(in.Stdout, in.Truncated.Stdout), on.whole(in.Stderr, in.Truncated.Stderr)
+	value, err := on.value(in.Value)
+	in.Value, in.ValueError = value, string(on.whole([]byte(in.ValueError), false))
 	if err != nil {
-		value, in.ValueError = nil, errWithheld
+		in.Value, in.ValueError = nil, errWithheld
 	}
-	in.Value = value
-	in.ValueError = string(r.all([]byte(in.ValueError), false))
+	if on.failed {
+		return withheld(in)
+	}
+	return in
+}
+
+// withheld is in without its output.
+func withheld(in execution.Result) execution.Result {
+	in.Stdout, in.Stderr, in.Value, in.ValueError = nil, nil, nil, errWithheld
+	in.Truncated = execution.Truncated{Stdout: true, Stderr: true}
 	return in
 }
 

@@ -61,12 +61,12 @@ func TestRedactWholeTexts(t *testing.T) {
 		{"a.b", "a\xffb", "[redacted]"},
 		{"secret", "", ""},
 	} {
-		if got := string(mustRedact(t, test.pattern).all([]byte(test.in), false)); got != test.want {
+		if got := string((&redactor{of: mustRedact(t, test.pattern)}).whole([]byte(test.in), false)); got != test.want {
 			t.Errorf("%q in %q: %q, want %q", test.pattern, test.in, got, test.want)
 		}
 	}
 	// The first in the list counts, of those that match at one place.
-	if got := string(mustRedact(t, "abc", "abcdef", "cd").all([]byte("abcdef"), false)); got != "[redacted]def" {
+	if got := string((&redactor{of: mustRedact(t, "abc", "abcdef", "cd")}).whole([]byte("abcdef"), false)); got != "[redacted]def" {
 		t.Errorf("%q", got)
 	}
 }
@@ -79,7 +79,7 @@ func stream(r *redaction, text string, most int, cutOff bool) string {
 		n := min(len(text), 1+rand.IntN(most))
 		out = append(out, s.write([]byte(text[:n]))...)
 		text = text[n:]
-		if held := len(s.held); held > r.longest+8+n {
+		if held := len(s.held); held >= 2*(r.longest+4)+n {
 			return "holds back too much"
 		}
 	}
@@ -101,7 +101,7 @@ func TestRedactAcrossChunks(t *testing.T) {
 				t.Fatalf("%q in pieces of %d: %q, want %q", text.String(), most, got, want)
 			}
 		}
-		if got := string(r.all([]byte(text.String()), false)); got != want {
+		if got := string((&redactor{of: r}).whole([]byte(text.String()), false)); got != want {
 			t.Fatalf("%q: %q, want %q", text.String(), got, want)
 		}
 	}
@@ -113,7 +113,7 @@ func TestRedactWhatWasCutOff(t *testing.T) {
 	r := mustRedact(t, "sk-[0-9]{10}")
 	for n := range len(secret) + 1 {
 		text := "xyz text before it, " + secret[:n]
-		got, pieces := string(r.all([]byte(text), true)), stream(r, text, 3, true)
+		got, pieces := string((&redactor{of: r}).whole([]byte(text), true)), stream(r, text, 3, true)
 		if got != pieces {
 			t.Errorf("whole %q, in pieces %q", got, pieces)
 		}
@@ -137,12 +137,24 @@ func TestRedactResult(t *testing.T) {
 		`100000000000000000000000.50`:      `100000000000000000000000.50`,
 		``:                                 ``,
 	} {
-		got, err := r.value(json.RawMessage(in))
+		got, err := (&redactor{of: r}).value(json.RawMessage(in))
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %s, %v; want %s", in, got, err, want)
 		}
 	}
 	if out := r.result(execution.Result{Value: json.RawMessage(`{"a":`)}); out.Value != nil || out.ValueError != errWithheld {
+		t.Errorf("%+v", out)
+	}
+}
+
+// What takes too long is withheld, and nothing of it is left over.
+func TestRedactIsBoundedInTime(t *testing.T) {
+	s := &redactor{of: mustRedact(t, "secret"), spent: redactTime}
+	if out := s.whole([]byte("some text"), false); len(out) > 0 || !s.failed || len(s.end(false)) > 0 || len(s.write([]byte("more"))) > 0 {
+		t.Errorf("%q, %+v", out, s)
+	}
+	out := withheld(execution.Result{Stdout: []byte("x"), Stderr: []byte("y"), Value: json.RawMessage("1")})
+	if out.Stdout != nil || out.Stderr != nil || out.Value != nil || out.ValueError == "" || !out.Truncated.Stdout {
 		t.Errorf("%+v", out)
 	}
 }
@@ -160,7 +172,7 @@ func FuzzRedact(f *testing.F) {
 		if got := stream(r, text, int(most)+1, false); got != want {
 			t.Errorf("%q in %q: %q, want %q", pattern, text, got, want)
 		}
-		if value, err := r.value(json.RawMessage(text)); err == nil && len(text) > 0 && json.Valid([]byte(text)) && !json.Valid(value) {
+		if value, err := (&redactor{of: r}).value(json.RawMessage(text)); err == nil && len(text) > 0 && json.Valid([]byte(text)) && !json.Valid(value) {
 			t.Errorf("%q became %q", text, value)
 		}
 	})

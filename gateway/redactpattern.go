@@ -16,7 +16,7 @@ const (
 	maxPatterns     = 32
 	maxPatternBytes = 512  // of one pattern's text
 	maxMatchBytes   = 1024 // of the longest text that a pattern can match
-	maxInstructions = 4000 // of all patterns' programs together
+	maxInstructions = 2000 // of all patterns' programs together
 )
 
 // redacted stands in the place of what was matched.

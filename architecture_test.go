@@ -23,6 +23,7 @@ var leaves = []string{"execution", "scrub"}
 var packages = map[string]struct{ inside, outside []string }{
 	"execution":      {},
 	"identity":       {},
+	"policy/worker":  {},
 	"policy":         {inside: []string{"policy/worker"}, outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
 	"policies":       {},
 	"vault":          {},

@@ -157,7 +157,8 @@ type AuthenticationFailed struct {
 // PolicyChange is the body of a RecordPolicyActivated and a RecordPolicyRefused.
 type PolicyChange struct {
 	Revision string   `json:"revision,omitempty"`
-	Source   string   `json:"source"` // embedded, or the folder
+	Source   string   `json:"source"`           // embedded, or the folder
+	Tenant   string   `json:"tenant,omitempty"` // whose own policy it is; empty: the organisation's
 	Errors   []string `json:"errors,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/policy/worker"
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -18,8 +19,9 @@ type Workers interface {
 	// as soon as it is known. A *BundleError means that the bundle is at fault.
 	Load(ctx context.Context, bundle Bundle) (revision string, err error)
 	// Evaluate asks a loaded bundle about an input document. An error means that
-	// there is no answer at all, also because ctx has ended. Tenants share the
-	// workers fairly. With full, the answer has a trace.
+	// there is no answer at all: context.DeadlineExceeded where there was none in
+	// time, which is theirs to bound. Tenants share the workers fairly. With full,
+	// the answer has a trace.
 	Evaluate(ctx context.Context, tenant, revision string, input []byte, full bool) (Answer, error)
 	// Forget drops a loaded bundle.
 	Forget(revision string)
@@ -63,6 +65,19 @@ func (e *Engine) ActivateTenant(ctx context.Context, tenant string, bundle Bundl
 	e.active.Store(&next)
 	e.forget(next, old)
 	return revision, nil
+}
+
+// RefuseTenant denies everything of a tenant whose own policy could not be put in
+// force, unless an earlier one is.
+func (e *Engine) RefuseTenant(tenant string) {
+	e.activating.Lock()
+	defer e.activating.Unlock()
+	next := e.present()
+	if _, ok := next.tenants[tenant]; ok {
+		return
+	}
+	next.tenants = with(next.tenants, tenant, "")
+	e.active.Store(&next)
 }
 
 // DropTenant takes a tenant's own policy out of force. The organisation's and the
@@ -166,17 +181,22 @@ func (e *Engine) narrow(ctx context.Context, now inForce, in *input, doc *docume
 
 // evaluateTenant asks a tenant's own policy, in a worker process.
 func (e *Engine) evaluateTenant(ctx context.Context, in *input, revision string, t *tracing) (document, *failure) {
+	if revision == "" {
+		return document{}, &failure{reason: execution.Reason{
+			Code: execution.CodePolicyNotLoaded, Rule: ruleEngine,
+			Message:     "The tenant's own policy was refused, so nothing of this tenant is allowed.",
+			Remediation: "The operator has to put the tenant's policy right; its policy_refused record says what is wrong.",
+		}}
+	}
 	asked, err := json.Marshal(in)
 	if err != nil {
 		return document{}, broken(fmt.Errorf("encode input: %w", err))
 	}
-	limited, cancel := context.WithTimeout(ctx, e.config.Deadline)
-	defer cancel()
-	answer, err := e.config.Workers.Evaluate(limited, in.Principal.Tenant, revision, asked, t != nil && t.full)
+	answer, err := e.config.Workers.Evaluate(ctx, in.Principal.Tenant, revision, asked, t != nil && t.full)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return document{}, cancelled(ctx.Err())
-	case err != nil && limited.Err() != nil:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, worker.ErrBusy):
 		return document{}, timedOut(err)
 	case err != nil:
 		return document{}, broken(err)

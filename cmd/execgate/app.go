@@ -23,6 +23,8 @@ type app struct {
 	keys     *identity.APIKeys
 	log      *audit.Log
 	policy   *policy.Engine
+	workers  *policy.Remote // evaluate what others than the organisation wrote
+	tenants  *tenantPolicies
 	catalog  *catalog
 	executor *executor.Executor
 	service  *gateway.Service
@@ -53,9 +55,12 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if a.keys, err = identity.New(a.store); err != nil {
 		return nil, err
 	}
+	if a.workers, err = newPolicyWorkers(cfg.Policy); err != nil {
+		return nil, err
+	}
 	if a.policy, err = policy.New(policy.Config{
 		Logger: logger, Deadline: milliseconds(cfg.Policy.DeadlineMS),
-		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: gateway.Obligations(),
+		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: gateway.Obligations(), Workers: a.workers,
 	}); err != nil {
 		return nil, err
 	}
@@ -69,6 +74,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if err != nil {
 		return nil, err
 	}
+	a.tenants = &tenantPolicies{folder: cfg.Policy.Tenants, policy: a.policy, log: a.log, logger: logger}
 	a.catalog = &catalog{executor: a.executor, policy: a.policy, log: a.log, logger: logger, files: files, source: source}
 	executions, err := store.NewExecutions(a.store, cfg.Requests.ResultsMiB<<20)
 	if err != nil {
@@ -114,6 +120,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 // close releases what newApp opened. It may be called again.
 func (a *app) close() error {
 	var errs []error
+	if a.workers != nil {
+		a.workers.Close()
+	}
 	if a.log != nil {
 		errs = append(errs, a.log.Close())
 	}

@@ -72,6 +72,9 @@ type PolicyConfig struct {
 	// Ceilings is the path of a JSON file of what no policy can grant more of;
 	// empty: there are none.
 	Ceilings string `yaml:"ceilings"`
+	// Tenants is a folder with a folder for each tenant that has a policy of its
+	// own; empty: none has.
+	Tenants string `yaml:"tenants"`
 }
 
 // ExecutorConfig is about sandboxes.

@@ -70,6 +70,9 @@ func (a *app) prepare(ctx context.Context) error {
 	if err := a.catalog.load(ctx); err != nil {
 		a.logger.Error("no policy is in force: every request is denied until it is put right and the gateway restarted", "error", err)
 	}
+	if err := a.tenants.load(ctx); err != nil {
+		return err
+	}
 	return a.makeFirstKey(ctx)
 }
 

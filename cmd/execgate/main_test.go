@@ -13,7 +13,8 @@ import (
 // that is first in PATH, it is the program itself, under the race detector where
 // the tests are.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "execgate" {
+	// A worker process is started by the path of the program, which is this one.
+	if filepath.Base(os.Args[0]) == "execgate" || len(os.Args) == 3 && os.Args[1] == policyWorker {
 		main()
 		return
 	}

@@ -108,6 +108,7 @@ func (s *Service) approve(ctx context.Context, r *resumed) (Settled, error) {
 	s.changed.tell()
 	switch why := voidOf(err); {
 	case err != nil && r.claimed:
+		s.conclude(ctx, Call{resumed: r}, StateReserved) // unless that was done
 		return Settled{}, err
 	case why != "":
 		return Settled{}, s.voided(ctx, r.by, r.held, pending, why)

@@ -22,8 +22,9 @@ type resumed struct {
 	held     heldRequest
 	by       Call // who approves
 
-	claimed bool   // the approval is used up
-	void    string // why it holds no more; empty where it does
+	claimed   bool   // the approval is used up
+	concluded bool   // what came of it is said
+	void      string // why it holds no more; empty where it does
 }
 
 // given is the approval as policy sees it.
@@ -99,9 +100,10 @@ func (s *Service) takeUp(ctx context.Context, call Call) error {
 // that it does not hold.
 func (s *Service) conclude(ctx context.Context, call Call, state State) {
 	r := call.resumed
-	if r == nil || !r.claimed {
+	if r == nil || !r.claimed || r.concluded {
 		return
 	}
+	r.concluded = true
 	if state == StateReserved && r.void == "" {
 		r.void = voidUndecided
 	}

@@ -94,7 +94,10 @@ func (s *Service) expireDue(ctx context.Context) (wait time.Duration, err error)
 		errs = append(errs, s.expireOne(ctx, a.ID))
 		s.settling.give(a.ID)
 	}
-	return wait, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return watchAtMost, err
+	}
+	return wait, nil
 }
 
 func (s *Service) expireOne(ctx context.Context, id string) error {

@@ -75,7 +75,7 @@ func TestApprovalOutlivesTheProcessAndIsEncrypted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Recover(t.Context(), nil, time.Now().Add(time.Hour)); err != nil {
+	if err := e.Recover(t.Context(), map[string][]byte{"ex_2": nil}, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := e.Load(t.Context(), "ex_1"); err != nil || got.State != store.StateAwaiting || string(got.Body) != "awaits" {
@@ -83,6 +83,13 @@ func TestApprovalOutlivesTheProcessAndIsEncrypted(t *testing.T) {
 	}
 	if got, err := a.Load(t.Context(), "ap_1"); err != nil || cmp.Diff(want, got) != "" {
 		t.Errorf("%v\n%s", err, cmp.Diff(want, got))
+	}
+	// What the log holds open had been decided anew: it has ended.
+	if err := e.Recover(t.Context(), map[string][]byte{"ex_1": []byte("crashed")}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.Load(t.Context(), "ex_1"); err != nil || got.State != store.StateEnded || string(got.Body) != "crashed" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -21,6 +21,7 @@ package execgate
 decision := granted if {
 	allow
 } else := object.union(granted, {"effect": "deny", "reasons": deny}) if {
+	count(deny) > 0
 	all_granted
 } else := {"effect": "deny", "reasons": (deny | refused)}
 

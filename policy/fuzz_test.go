@@ -1,9 +1,13 @@
 package policy
 
 import (
+	"context"
 	"encoding/json"
+	"io/fs"
+	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -107,4 +111,39 @@ func TestWholeDocumentIsDecoded(t *testing.T) {
 		doc.onExceed["memory_mib"] != exceedDeny || doc.obligations[0].Must || doc.advice[0].Type != "u" {
 		t.Errorf("decoded as %+v", doc)
 	}
+}
+
+// A bundle, whatever is in it, is compiled or refused with what is wrong; what
+// compiles answers with a decision.
+func FuzzBundle(f *testing.F) {
+	f.Add("package execgate\n\ndecision := {\"effect\": \"allow\"}", `{"tenants": {"a": {}}}`, "a/b")
+	f.Add("package execgate\n\n# METADATA\n# custom: {id: a, mode: warn}\ndecision := {\"effect\": \"deny\"} if input.v == 1", `{}`, ".")
+	f.Add("package execgate.decision\n\neffect := data.x", `{"x": "allow", "x": "deny"}`, "execgate/decision")
+	f.Fuzz(func(t *testing.T, rego, data, folder string) {
+		if len(rego) > 4<<10 || len(data) > 4<<10 {
+			return // what large ones cost is for the bounds on sizes and time
+		}
+		files := Files{"p.rego": []byte(rego)}
+		if name := path.Join(folder, "data.json"); fs.ValidPath(name) {
+			files[name] = []byte(data)
+		}
+		engine, err := New(Config{Deadline: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision, err := engine.Activate(context.Background(), Bundle{Files: files})
+		if err != nil {
+			if engine.Revision() != "" {
+				t.Error("what was refused is in force")
+			}
+			return
+		}
+		d := engine.Decide(context.Background(), execution.Question{Action: execution.ActionExecute})
+		if d.Revision != revision || d.Effect == "" {
+			t.Errorf("the decision is %+v of revision %s", d, revision)
+		}
+		if d.Allowed() && d.Grant.Limits.Validate() != nil {
+			t.Errorf("allowed without limits: %+v", d)
+		}
+	})
 }

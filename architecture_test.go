@@ -25,6 +25,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"identity":       {},
 	"policy/worker":  {},
 	"policy":         {inside: []string{"policy/worker"}, outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
+	"policy/replay":  {inside: []string{"policy"}},
 	"policies":       {},
 	"vault":          {},
 	"store":          {outside: []string{"modernc.org/sqlite"}},
@@ -37,7 +38,7 @@ var packages = map[string]struct{ inside, outside []string }{
 
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
 	"cmd/execgate": {
-		inside: []string{"audit", "executor", "gateway", "identity", "images", "policies", "policy", "store", "vault"},
+		inside: []string{"audit", "executor", "gateway", "identity", "images", "policies", "policy", "policy/replay", "store", "vault"},
 		outside: []string{
 			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",

@@ -49,6 +49,8 @@ type PolicyFlip struct {
 	// the other; at most MaxFlipRules of each.
 	WasRules []string `json:"was_rules,omitempty"`
 	IsRules  []string `json:"is_rules,omitempty"`
+	// Omitted are further ones since the last record, which have none of their own.
+	Omitted uint64 `json:"omitted,omitempty"`
 }
 
 // MaxFlipRules bounds the rules that a PolicyFlip names.

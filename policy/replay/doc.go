@@ -1,0 +1,3 @@
+// Package replay asks policies again about what was decided before, and counts
+// what would have been decided otherwise.
+package replay

@@ -22,6 +22,11 @@ func (s *Service) decide(ctx context.Context, q execution.Question, in *session)
 			Code: execution.CodePolicyError, Message: "the policy could not be evaluated",
 		})
 	}
+	return s.checked(q, d, in)
+}
+
+// checked is what remains of an answer of policy.
+func (s *Service) checked(q execution.Question, d execution.Decision, in *session) execution.Decision {
 	d.Reasons, d.Revision = boundReasons(d.Reasons, maxReasonsBytes), cut(d.Revision, maxPolicyName)
 	d.Warnings, d.Shadowed = boundWarnings(d.Warnings), boundWarnings(d.Shadowed)
 	if d.Clamped == nil {
@@ -84,17 +89,25 @@ func checkGrant(q execution.Question, g execution.Grant) string {
 	return ""
 }
 
-// denied is the error of a decision that denies: of KindUnavailable where that
-// is no answer of the policy but the lack of one, which another try may get.
+// denied is the error of a decision that denies.
 func denied(d execution.Decision) error {
-	if len(d.Reasons) == 1 && (d.Reasons[0].Code == execution.CodePolicyTimeout || d.Reasons[0].Code == execution.CodePolicyNotLoaded) {
-		return &execution.Error{
-			Kind: execution.KindUnavailable, Code: d.Reasons[0].Code, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
-			RetryAfter: time.Second,
-		}
+	if err := unanswered(d); err != nil {
+		return err
 	}
 	return &execution.Error{
 		Kind: execution.KindDenied, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
+	}
+}
+
+// unanswered is the error, of KindUnavailable, of a decision that is no answer of
+// policy but the lack of one, which another try may get; nil of all others.
+func unanswered(d execution.Decision) error {
+	if len(d.Reasons) != 1 || d.Reasons[0].Code != execution.CodePolicyTimeout && d.Reasons[0].Code != execution.CodePolicyNotLoaded {
+		return nil
+	}
+	return &execution.Error{
+		Kind: execution.KindUnavailable, Code: d.Reasons[0].Code, Detail: detailOf(d.Reasons), Reasons: d.Reasons,
+		RetryAfter: time.Second,
 	}
 }
 

@@ -95,7 +95,7 @@ func (w *world) recorded() []execution.Record {
 	return slices.Clone(w.records)
 }
 
-// Resolve, Decide, Lend, Revoke, Execute and Append are the interfaces of gateway.
+// Resolve, Decide, Explain, Lend, Revoke, Execute and Append are the interfaces of gateway.
 func (w *world) Resolve(_ context.Context, language, image string) (execution.Image, error) {
 	w.saw("resolve")
 	return w.image(language, image)
@@ -104,6 +104,15 @@ func (w *world) Resolve(_ context.Context, language, image string) (execution.Im
 func (w *world) Decide(_ context.Context, q execution.Question) execution.Decision {
 	w.saw("decide")
 	return w.decide(q)
+}
+
+func (w *world) Explain(_ context.Context, q execution.Question, full bool) execution.Explanation {
+	w.saw("explain")
+	e := execution.Explanation{Decision: w.decide(q), Input: []byte(`{"v":1}`)}
+	if full {
+		e.Trace = "Enter data.execgate.decision"
+	}
+	return e
 }
 
 func (w *world) Lend(context.Context, string, []execution.Credential) ([]execution.Lease, error) {

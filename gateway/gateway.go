@@ -22,6 +22,9 @@ type Authenticator interface {
 type Decider interface {
 	// Decide has no error: whatever goes wrong is a Decision that denies.
 	Decide(ctx context.Context, q execution.Question) execution.Decision
+	// Explain gives the same Decision, and how it came about: every step of it
+	// where full is set.
+	Explain(ctx context.Context, q execution.Question, full bool) execution.Explanation
 }
 
 // Lender lends credentials to executions and takes them back.

@@ -35,6 +35,7 @@ func (g *Gateway) routes() []route {
 		{http.MethodDelete, "/v1/sessions/:id", false, execution.RoleCaller, g.deleteSession, nil},
 		{http.MethodPut, "/v1/sessions/:id/files/*path", false, execution.RoleCaller, g.putFile, []string{mediaAny}},
 		{http.MethodGet, "/v1/sessions/:id/files/*path", false, execution.RoleCaller, g.getFile, []string{mediaAny}},
+		{http.MethodPost, "/v1/decisions", false, execution.RoleCaller, g.explainDecision, nil},
 		{http.MethodGet, "/v1/approvals", false, execution.RoleApprover, g.listApprovals, nil},
 		{http.MethodGet, "/v1/approvals/:id", false, execution.RoleApprover, g.showApproval, nil},
 		{http.MethodPost, "/v1/approvals/:id", false, execution.RoleApprover, g.settleApproval, nil},
@@ -72,6 +73,18 @@ func (g *Gateway) handler(r route) gin.HandlerFunc {
 	}
 }
 
+// errRole is the error of a caller who does not have a role that is needed.
+func errRole(role execution.Role) error {
+	return &execution.Error{
+		Kind: execution.KindDenied, Code: "role_required",
+		Detail: "this needs the role " + string(role),
+		Reasons: []execution.Reason{{
+			Code: "role_required", Message: "this needs the role " + string(role),
+			Remediation: "use a key that has it",
+		}},
+	}
+}
+
 // guard lets through only a caller who is proven and holds the route's role. It
 // runs before a byte of the body is read.
 func (g *Gateway) guard(x *exchange, r route) error {
@@ -81,14 +94,7 @@ func (g *Gateway) guard(x *exchange, r route) error {
 	}
 	x.principal = principal
 	if !principal.Has(r.role) {
-		return &execution.Error{
-			Kind: execution.KindDenied, Code: "role_required",
-			Detail: "this needs the role " + string(r.role),
-			Reasons: []execution.Reason{{
-				Code: "role_required", Message: "this needs the role " + string(r.role),
-				Remediation: "use a key that has it",
-			}},
-		}
+		return errRole(r.role)
 	}
 	if slices.Contains(r.offers, mediaAny) {
 		return nil

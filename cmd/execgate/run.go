@@ -13,7 +13,7 @@ type program struct {
 	limits, env, files, network, tools, metadata []string
 	artifacts                                    string
 	output                                       format
-	local                                        bool
+	local, decide                                bool
 	settings                                     settings
 }
 
@@ -43,6 +43,9 @@ process, for the operator of this machine.`,
 				return err
 			}
 			use := func(c *client) error { return p.send(cmd, c, body) }
+			if p.decide {
+				use = func(c *client) error { return p.ask(cmd, c, body) }
+			}
 			if p.local {
 				cfg, err := p.settings.config(cmd)
 				if err != nil {
@@ -75,6 +78,7 @@ process, for the operator of this machine.`,
 	flags.StringArrayVar(&p.metadata, "metadata", nil, "a claim about the request as name=value")
 	flags.StringVar(&p.artifacts, "artifacts", "", "folder that artifacts are written to")
 	p.output.register(cmd, "text, or json for the whole answer")
+	flags.BoolVar(&p.decide, "decide", false, "run nothing: say what policy would, as POST /v1/decisions does")
 	flags.BoolVar(&p.local, "local", false, "do everything in this process, without a gateway")
 	p.settings.register(cmd)
 	for _, name := range []string{"config", "state", "policy", "agent"} {

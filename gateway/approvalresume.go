@@ -55,7 +55,7 @@ func (r *resumed) hold(q execution.Question, d execution.Decision) execution.Dec
 	default:
 		return d
 	}
-	return refuse(d, codeApprovalVoid, "the approval does not hold any more: "+voids[r.void])
+	return unmet(d, codeApprovalVoid, "the approval does not hold any more: "+voids[r.void])
 }
 
 // resume carries out what was approved: as an execution that nobody waits for. It

@@ -322,6 +322,11 @@ func TestChangedSinceItWasAsked(t *testing.T) {
 			if last.Type != execution.RecordApprovalVoided || last.Approval.Why != test.why || last.Principal.Subject != "ak_approver" {
 				t.Errorf("%+v %+v", last, last.Approval)
 			}
+			for _, r := range records[1:] {
+				if d := r.Decided; d != nil && (d.Decision.Effect != execution.EffectDeny || d.Decision.Grant.Image != "") {
+					t.Errorf("%+v", d.Decision)
+				}
+			}
 			if strings.Contains(o.history(), "execute") {
 				t.Error("it ran")
 			}

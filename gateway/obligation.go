@@ -68,6 +68,8 @@ func (s *Service) oblige(d execution.Decision) (duties, execution.Decision) {
 // codeObligationFailed: what must be done cannot be done now.
 const codeObligationFailed = "obligation_failed"
 
+// unmet is the refusal of d, which allowed: nothing was granted, also not in the
+// record.
 func unmet(d execution.Decision, code, message string) execution.Decision {
 	if code == "" {
 		code = execution.CodePolicyInvalid

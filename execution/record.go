@@ -28,6 +28,8 @@ const (
 	RecordApprovalDenied       RecordType = "approval_denied"
 	RecordApprovalExpired      RecordType = "approval_expired"
 	RecordApprovalVoided       RecordType = "approval_voided"
+	RecordPolicyFlip           RecordType = "policy_flip"    // a shadow policy decides otherwise
+	RecordReplayDiffers        RecordType = "replay_differs" // a decision is not what its own policy decides
 	RecordGap                  RecordType = "gap"
 )
 
@@ -53,6 +55,7 @@ type Record struct {
 	Policy               *PolicyChange         `json:"policy,omitempty"`
 	Key                  *KeyChange            `json:"key,omitempty"`
 	Approval             *ApprovalChange       `json:"approval,omitempty"`
+	Flip                 *PolicyFlip           `json:"flip,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
 }
 

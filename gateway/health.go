@@ -27,8 +27,15 @@ const (
 type check struct {
 	Name   string `json:"name"`
 	Ready  bool   `json:"ready"`
-	Detail string `json:"detail,omitempty"` // why not
+	Detail string `json:"detail,omitempty"` // why not, or a Warning
 }
+
+// Warning is an error of a Prober that works, and has something to say to whoever
+// watches.
+type Warning string
+
+// Error implements error.
+func (w Warning) Error() string { return string(w) }
 
 // probes runs the checks.
 type probes struct {
@@ -75,6 +82,10 @@ func (p *probes) probe(ctx context.Context, name string) (c check) {
 	err := p.probers[name].Ready(ctx)
 	if err == nil {
 		return check{Name: name, Ready: true}
+	}
+	if warning, ok := errors.AsType[Warning](err); ok {
+		p.log.WarnContext(ctx, "ready with a warning", "check", name, "warning", string(warning))
+		return check{Name: name, Ready: true, Detail: string(warning)}
 	}
 	p.log.WarnContext(ctx, "not ready", "check", name, "error", err)
 	c = check{Name: name, Detail: "the check failed"}

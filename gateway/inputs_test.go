@@ -90,3 +90,14 @@ func TestInputsThatAreNotKept(t *testing.T) {
 		t.Errorf("a decision that is not durable was kept: %+v, %v", m.kept, err)
 	}
 }
+
+// A warning is told to whoever watches, and takes no work away.
+func TestReadyWithAWarning(t *testing.T) {
+	s := serve(t, newWorld(), func(c *gateway.Config) {
+		c.Probers = map[string]gateway.Prober{"replay": prober(func(context.Context) error { return gateway.Warning("look") })}
+	})
+	want := `{"status":"ready","checks":[{"name":"gateway","ready":true},{"name":"replay","ready":true,"detail":"look"}]}`
+	if a := s.do("GET", "/readyz", "", ""); a.StatusCode != 200 || a.body != want {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}

@@ -22,7 +22,8 @@ type app struct {
 	store    *store.Store
 	keys     *identity.APIKeys
 	log      *audit.Log
-	policy   *policy.Engine
+	policy   *policy.Witness
+	inputs   *inputs        // nil: none are kept
 	workers  *policy.Remote // evaluate what others than the organisation wrote
 	tenants  *tenantPolicies
 	catalog  *catalog
@@ -58,13 +59,15 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if a.workers, err = newPolicyWorkers(cfg.Policy); err != nil {
 		return nil, err
 	}
-	if a.policy, err = policy.New(policy.Config{
+	engine, err := policy.New(policy.Config{
 		Logger: logger, Deadline: milliseconds(cfg.Policy.DeadlineMS),
 		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: gateway.Obligations(), Workers: a.workers,
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := setCeilings(a.policy, cfg.Policy.Ceilings); err != nil {
+	a.policy = policy.NewWitness(engine)
+	if err := setCeilings(engine, cfg.Policy.Ceilings); err != nil {
 		return nil, err
 	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, logger); err != nil {
@@ -92,25 +95,32 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if err != nil {
 		return nil, err
 	}
-	if a.service, err = gateway.NewService(gateway.ServiceConfig{
-		Images: a.catalog, Decider: a.policy, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
+	if a.inputs, err = openInputs(ctx, cfg.Policy, a.state, a.log, logger); err != nil {
+		return nil, err
+	}
+	config := gateway.ServiceConfig{
+		Images: a.catalog, Decider: engine, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
 		Executions: kept{executions}, Sandboxes: a.executor, Sessions: keptSessions{sessions}, Logger: logger,
 		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
-	}); err != nil {
+	}
+	if a.inputs != nil {
+		config.Decider, config.Inputs = a.policy, a.inputs
+	}
+	if a.service, err = gateway.NewService(config); err != nil {
 		return nil, err
 	}
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs}, logger)
 	if err != nil {
 		return nil, err
 	}
 	a.gateway, err = gateway.New(gateway.Config{
 		Service: a.service, Authenticator: authenticator, Keys: a.keys, Recorder: a.log, Logger: logger, Metrics: metrics,
-		Probers:      map[string]gateway.Prober{"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store},
+		Probers:      map[string]gateway.Prober{"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs},
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),
 	})
@@ -122,6 +132,10 @@ func (a *app) close() error {
 	var errs []error
 	if a.workers != nil {
 		a.workers.Close()
+	}
+	if a.inputs != nil {
+		errs = append(errs, a.inputs.close())
+		a.inputs = nil
 	}
 	if a.log != nil {
 		errs = append(errs, a.log.Close())

@@ -26,7 +26,7 @@ const activateTimeout = 30 * time.Second
 // name the digest.
 type catalog struct {
 	executor *executor.Executor
-	policy   *policy.Engine
+	policy   *policy.Witness
 	log      *audit.Log
 	logger   *slog.Logger
 	files    fs.FS

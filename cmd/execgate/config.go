@@ -75,6 +75,16 @@ type PolicyConfig struct {
 	// Tenants is a folder with a folder for each tenant that has a policy of its
 	// own; empty: none has.
 	Tenants string `yaml:"tenants"`
+	// Shadow is a folder with a policy that is asked too, after the answer, and
+	// decides nothing; empty: there is none.
+	Shadow string       `yaml:"shadow"`
+	Inputs InputsConfig `yaml:"inputs"`
+}
+
+// InputsConfig is about the inputs of decisions, which are kept for replays.
+type InputsConfig struct {
+	RetainDays int64 `yaml:"retain_days"` // 0: none are kept
+	MaxMiB     int64 `yaml:"max_mib"`     // of all that are kept
 }
 
 // ExecutorConfig is about sandboxes.
@@ -111,7 +121,7 @@ func defaultConfig() Config {
 		},
 		Sessions:  SessionsConfig{Max: 16},
 		Approvals: ApprovalsConfig{MaxPending: 100, PendingMiB: 256},
-		Policy:    PolicyConfig{DeadlineMS: 50},
+		Policy:    PolicyConfig{DeadlineMS: 50, Inputs: InputsConfig{RetainDays: 30, MaxMiB: 1 << 10}},
 		Executor: ExecutorConfig{
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
@@ -145,6 +155,8 @@ func (c Config) bounds() []bound {
 		{"approvals.max_pending", int64(c.Approvals.MaxPending), 1, 10_000},
 		{"approvals.pending_mib", c.Approvals.PendingMiB, 1, 1 << 20},
 		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
+		{"policy.inputs.retain_days", c.Policy.Inputs.RetainDays, 0, 3650},
+		{"policy.inputs.max_mib", c.Policy.Inputs.MaxMiB, 1, 1 << 20},
 		{"executor.first_uid", int64(c.Executor.FirstUID), 1000, math.MaxInt32},
 		{"executor.uid_count", int64(c.Executor.UIDCount), 1, 1_000_000},
 		{"executor.stop_grace_ms", c.Executor.StopGraceMS, 1, 60_000},

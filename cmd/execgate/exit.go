@@ -6,12 +6,13 @@ import (
 	"net/http"
 )
 
-// Exit codes. 69, 75 and 77 are those of sysexits.h (EX_UNAVAILABLE,
+// Exit codes. 3 is for what a replay found. 69, 75 and 77 are those of sysexits.h (EX_UNAVAILABLE,
 // EX_TEMPFAIL, EX_NOPERM), 124 that of timeout(1), 125 that of docker run where
 // it is not the program's, 130 that of a shell for SIGINT.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitFound       = 3
 	exitUnavailable = 69
 	exitBusy        = 75
 	exitDenied      = 77

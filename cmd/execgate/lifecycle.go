@@ -42,6 +42,12 @@ func (a *app) run(ctx context.Context, listener net.Listener) (err error) {
 		defer stopExecuting()
 		return a.serve(serving, listener)
 	})
+	if a.inputs != nil {
+		parts.Go(func() error {
+			defer stopServing()
+			return a.inputs.run(serving, logging)
+		})
+	}
 	return parts.Wait()
 }
 

@@ -24,6 +24,7 @@ type parts struct {
 		Progress() (durable, signed uint64)
 	}
 	policy interface{ Revision() string }
+	inputs interface{ Figures() inputFigures }
 }
 
 // metricsHandler answers with the metrics of parts and of the process, as they
@@ -71,6 +72,8 @@ type metrics struct {
 	sessions                                           family
 	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
+	inputsKept, inputsLost, inputsWaiting              family
+	shadowed, replays                                  family
 }
 
 func newMetrics(p parts) *metrics {
@@ -103,6 +106,12 @@ func newMetrics(p parts) *metrics {
 	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
 	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
+
+	m.inputsKept = m.counter("inputs_kept_total", "Decisions whose inputs were kept for replays.")
+	m.inputsLost = m.counter("inputs_lost_total", "Decisions that cannot be replayed.", "reason")
+	m.inputsWaiting = m.gauge("inputs_waiting", "Inputs that wait to be written.")
+	m.shadowed = m.counter("shadow_decisions_total", "What the shadow policy made of decisions.", "result")
+	m.replays = m.counter("selftest_replays_total", "What came of replaying recent decisions by their own policies.", "result")
 	return m
 }
 
@@ -144,6 +153,15 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	durable, signed := m.parts.log.Progress()
 	r.value(m.auditRecords, float64(durable))
 	r.value(m.auditSigned, float64(signed))
+	m.ofInputs(r, m.parts.inputs.Figures())
+}
+
+func (m *metrics) ofInputs(r readings, f inputFigures) {
+	r.value(m.inputsKept, float64(f.kept.Kept))
+	r.values(m.inputsLost, f.kept.Lost)
+	r.value(m.inputsWaiting, float64(f.kept.Waiting))
+	r.values(m.shadowed, f.shadow)
+	r.values(m.replays, f.replays)
 }
 
 func (m *metrics) ofService(r readings, n gateway.Counts) {

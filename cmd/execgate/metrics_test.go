@@ -19,6 +19,7 @@ import (
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
+	"github.com/execgate/execgate/store"
 )
 
 // figures are parts that say what they are told to.
@@ -32,7 +33,13 @@ func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
 func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f} }
+func (f *figures) parts() parts               { return parts{f, f, f, f, f} }
+func (f *figures) Figures() inputFigures {
+	return inputFigures{
+		kept:   store.InputCounts{Kept: 9, Lost: map[string]uint64{store.LostOverflow: 10}, Waiting: 11},
+		shadow: map[string]uint64{"deny_to_allow": 12}, replays: map[string]uint64{"same": 13},
+	}
+}
 
 // filled has a value for every metric.
 func filled() *figures {
@@ -75,6 +82,11 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_decisions_total{action="execute",effect="deny"}`:                                        4,
 		`execgate_refusals_total{code="draining"}`:                                                        6,
 		`execgate_approvals_total{record="approval_voided"}`:                                              7,
+		`execgate_inputs_kept_total`:                                                                      9,
+		`execgate_inputs_lost_total{reason="overflow"}`:                                                   10,
+		`execgate_inputs_waiting`:                                                                         11,
+		`execgate_shadow_decisions_total{result="deny_to_allow"}`:                                         12,
+		`execgate_selftest_replays_total{result="same"}`:                                                  13,
 		`execgate_webhook_deliveries_total{result="failed"}`:                                              8,
 		`execgate_executions_total{outcome="exited",start="warm"}`:                                        5,
 		`execgate_execution_seconds_bucket{start="warm",le="0.5"}`:                                        2,

@@ -15,7 +15,7 @@ func newPolicy() *cobra.Command {
 		Use:   "policy",
 		Short: "Test and try out policies",
 	}
-	group(cmd, newPolicyTest(), newPolicyEval())
+	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff())
 	return cmd
 }
 

@@ -44,7 +44,7 @@ func newRoot() *cobra.Command {
 has no network, and leaves a record that nobody can edit.
 
 Exit codes: 0 done; 1 failed; 2 the command line, the configuration or the
-request is wrong; 69 the gateway, its engine, its log or its state folder is not
+request is wrong; 3 a replay found what it was to fail on; 69 the gateway, its engine, its log or its state folder is not
 to be had; 75 the gateway is busy, or the
 request awaits approval; 77 denied, or the key is not accepted; 124
 timed out; 125 stopped by another limit or killed; 130 interrupted. The exit

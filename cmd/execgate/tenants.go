@@ -17,7 +17,7 @@ import (
 // a folder each.
 type tenantPolicies struct {
 	folder string // empty: there are none
-	policy *policy.Engine
+	policy *policy.Witness
 	log    *audit.Log
 	logger *slog.Logger
 }

@@ -78,6 +78,9 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 			return nil, err
 		}
 	}
+	if err := r.tryUnasked(ctx); err != nil {
+		return nil, err
+	}
 	lost, err := config.Source.Lost(ctx)
 	if err != nil {
 		return nil, err
@@ -104,6 +107,7 @@ type run struct {
 
 	organisation, terms string // that the two below are compiled for
 	was, is             *policy.Compiled
+	tried               bool // Was and Is compile
 }
 
 func (r *run) close() {
@@ -213,7 +217,24 @@ func (r *run) compile(ctx context.Context, g Group) (why string, err error) {
 			return "", err
 		}
 	}
+	r.tried = true
 	return "", nil
+}
+
+// tryUnasked compiles what was never asked, because there was nothing to ask it:
+// that it does not compile is to be said all the same.
+func (r *run) tryUnasked(ctx context.Context) error {
+	for _, b := range []*policy.Bundle{r.Was, r.Is} {
+		if b == nil || r.tried {
+			continue
+		}
+		c, err := policy.Compile(ctx, policy.CompileConfig{Organisation: *b, Workers: r.Workers, Isolated: r.Isolated})
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	return nil
 }
 
 // unusable says why a policy that decided cannot be asked again.

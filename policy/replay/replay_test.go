@@ -132,6 +132,11 @@ func TestBrokenCandidateIsAnError(t *testing.T) {
 	if _, ok := errors.AsType[*policy.BundleError](err); !ok {
 		t.Errorf("got %v", err)
 	}
+	empty := &recorded{t: t}
+	_, err = replay.Run(context.Background(), replay.Config{Source: empty, Is: &broken})
+	if _, ok := errors.AsType[*policy.BundleError](err); !ok {
+		t.Errorf("where nothing is recorded: %v", err)
+	}
 }
 
 // What a tenant may do stays within what its own policy grants, under a candidate

@@ -63,7 +63,7 @@ type Shadow struct {
 // The results that are counted beside the classes.
 const (
 	ResultOverflow = "overflow"  // it found no room in the queue
-	ResultNoAnswer = "no_answer" // the candidate gave none in time
+	ResultNoAnswer = "no_answer" // the candidate gave none in time, or policy had not
 	ResultFailed   = "failed"    // there is no candidate that compiles, or what decided is not known
 )
 
@@ -182,6 +182,11 @@ func (s *Shadow) ask(ctx context.Context, d Decided) {
 	classes, err := Compare(d.Asked.Answer, text)
 	if err != nil {
 		s.count(ResultFailed)
+		return
+	}
+	var was decision
+	if err := json.Unmarshal(d.Asked.Answer, &was); err == nil && noAnswer(was.Reasons) {
+		s.count(ResultNoAnswer)
 		return
 	}
 	results := make([]string, len(classes))

@@ -79,7 +79,7 @@ type InputsConfig struct {
 
 // Inputs keeps what policy was asked, encrypted: each input under a key of its
 // own, that under its tenant's, that under the one in the key file. Whatever's key
-// is deleted is erased, also from copies of the database. It is safe for
+// is deleted is erased. It is safe for
 // concurrent use.
 type Inputs struct {
 	*InputsReader

@@ -152,9 +152,14 @@ func executionOf(id string) string {
 	return ""
 }
 
-// sample picks one of the newest decisions, with the policies that made it.
+// sample picks one of the newest decisions of this process, with the policies that
+// made it. Another version of this program may have decided otherwise.
 func (i *inputs) sample(ctx context.Context) (replay.Sampled, error) {
-	sealed, err := i.kept.Pick(ctx, sampledAmong, rand.Int64N(sampledAmong))
+	among := min(sampledAmong, int64(i.kept.Counts().Kept))
+	if among == 0 {
+		return replay.Sampled{}, &execution.Error{Kind: execution.KindNotFound}
+	}
+	sealed, err := i.kept.Pick(ctx, among, rand.Int64N(among))
 	if err != nil {
 		return replay.Sampled{}, err
 	}

@@ -36,6 +36,7 @@ decision := {"effect": "deny", "reasons": [{"code": "closed", "rule": "shadow.cl
 		eventually(t, 30*time.Second, series, func() bool { return strings.Contains(g.metrics(auditor), series) })
 	}
 	g.stop()
+	g.verify()
 	flips := g.recordsOf(execution.RecordPolicyFlip)
 	if len(flips) != 1 || flips[0].Flip.Is != execution.EffectDeny || flips[0].Flip.IsRules[0] != "shadow.closed" {
 		t.Errorf("flips are %+v", flips)

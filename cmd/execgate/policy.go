@@ -15,7 +15,7 @@ func newPolicy() *cobra.Command {
 		Use:   "policy",
 		Short: "Test and try out policies",
 	}
-	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff())
+	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase())
 	return cmd
 }
 

@@ -160,8 +160,10 @@ type AuthenticationFailed struct {
 // PolicyChange is the body of a RecordPolicyActivated and a RecordPolicyRefused.
 type PolicyChange struct {
 	Revision string   `json:"revision,omitempty"`
-	Source   string   `json:"source"`           // embedded, or the folder
-	Tenant   string   `json:"tenant,omitempty"` // whose own policy it is; empty: the organisation's
+	Source   string   `json:"source"`             // embedded, or the folder
+	Tenant   string   `json:"tenant,omitempty"`   // whose own policy it is; empty: the organisation's
+	Digest   string   `json:"digest,omitempty"`   // of the bundle's files
+	Sequence uint64   `json:"sequence,omitempty"` // of its signature
 	Errors   []string `json:"errors,omitempty"`
 }
 

@@ -1,0 +1,157 @@
+package activation
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/policy"
+)
+
+// The codes of what keeps a candidate from coming into force.
+const (
+	CodeUnreadable    = "policy_unreadable"
+	CodeBroken        = "policy_broken"       // it does not compile, or has what no bundle may have
+	CodeTooLarge      = "policy_too_large"    // a bound on size or number is passed
+	CodeUnsigned      = "policy_unsigned"     // no signature, or not one of a trusted key over these files
+	CodeSequence      = "policy_sequence"     // its sequence does not rise
+	CodeTests         = "policy_tests_failed" // its own tests fail, or there are none
+	CodeMustDeny      = "policy_allows_what_none_may"
+	CodeTooSlow       = "policy_too_slow" // it does not answer an ordinary question within the deadline
+	CodeNothingBefore = "policy_nothing_before"
+)
+
+// sample is an ordinary question, for the time that an answer takes.
+//
+//go:embed sample.json
+var sample []byte
+
+// sampled is how often the ordinary question is asked at most: an answer is slower
+// the first time, and a busy machine is not the policy's fault.
+const sampled = 3
+
+// check says what keeps a candidate from coming into force. Everything that looks
+// into it runs in worker processes.
+func (m *Manager) check(ctx context.Context, c Candidate) error {
+	if c.Files.Digest() == m.cfg.Shipped {
+		return nil
+	}
+	if err := m.checkSignature(c); err != nil {
+		return err
+	}
+	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: m.images}
+	revision, err := m.cfg.Workers.Load(ctx, bundle)
+	if err != nil {
+		return err
+	}
+	defer m.cfg.Workers.Forget(revision)
+	if err := m.checkTests(ctx, bundle); err != nil {
+		return err
+	}
+	if m.cfg.MustDeny != nil {
+		if err := m.cfg.MustDeny(ctx, bundle); err != nil {
+			return fault(CodeMustDeny, err)
+		}
+	}
+	return m.checkTime(ctx, revision)
+}
+
+// checkSignature wants a signature where keys are configured, and a sequence above
+// every one before: who holds an old bundle, signed as it is, cannot bring it back.
+func (m *Manager) checkSignature(c Candidate) error {
+	if len(m.cfg.Keys) == 0 {
+		return nil
+	}
+	if c.Signature == nil {
+		return fault(CodeUnsigned, fmt.Errorf("it has no signature (%s); execgate policy sign makes one", policy.SignatureName))
+	}
+	if err := m.cfg.Keys.Verify(c.Files, c.Signature); err != nil {
+		return fault(CodeUnsigned, err)
+	}
+	if c.Signature.Sequence <= m.history.Highest {
+		return fault(CodeSequence, fmt.Errorf("its sequence is %d, and %d was in force already: sign it with a higher one, or go back by a rollback", c.Signature.Sequence, m.history.Highest))
+	}
+	return nil
+}
+
+func (m *Manager) checkTests(ctx context.Context, bundle policy.Bundle) error {
+	report, err := m.cfg.Workers.Test(ctx, bundle)
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, test := range report.Results {
+		if test.Outcome == policy.TestFailed || test.Outcome == policy.TestErrored {
+			failed = append(failed, fmt.Sprintf("%s: %s.%s: %s %s", test.Location, test.Package, test.Name, test.Outcome, test.Error))
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		return fault(CodeTests, &policy.BundleError{Problems: failed})
+	case len(report.Results) == 0 && m.cfg.RequireTests:
+		return fault(CodeTests, errors.New("it has no tests, which the configuration asks for (policy.require_tests)"))
+	}
+	return nil
+}
+
+// checkTime wants an answer to an ordinary question within the deadline that
+// questions have. What the answer is does not matter here.
+func (m *Manager) checkTime(ctx context.Context, revision string) (err error) {
+	for range sampled {
+		if _, err = m.cfg.Workers.Evaluate(ctx, "candidate", revision, sample, false); err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return fault(CodeTooSlow, fmt.Errorf("it gave no answer to an ordinary question in time: %w", err))
+}
+
+// fault is what is wrong with a candidate, by its code.
+func fault(code string, err error) error {
+	kind := execution.KindInvalid
+	if code == CodeSequence {
+		kind = execution.KindConflict
+	}
+	return &execution.Error{Kind: kind, Code: code, Detail: "the policy is refused: " + err.Error(), Err: err}
+}
+
+// faultOf gives an error that has no code yet that of its cause.
+func faultOf(err error) *execution.Error {
+	if e, ok := errors.AsType[*execution.Error](err); ok {
+		return e
+	}
+	if broken, ok := errors.AsType[*policy.BundleError](err); ok {
+		e := &execution.Error{Kind: execution.KindInvalid, Code: CodeBroken, Detail: "the policy is refused: " + broken.Error(), Err: err}
+		if broken.TooLarge {
+			e.Kind, e.Code = execution.KindTooLarge, CodeTooLarge
+		}
+		return e
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &execution.Error{Kind: execution.KindInvalid, Code: CodeTooSlow, Detail: "the policy is refused: it takes too long to compile or to test", Err: err}
+	}
+	return &execution.Error{Kind: execution.KindInvalid, Code: CodeBroken, Detail: "the policy is refused: it could not be tried; the gateway's log has the error", Err: err}
+}
+
+// The bounds of what a record says of a refusal.
+const (
+	maxProblems     = 64
+	maxProblemBytes = 1 << 10
+)
+
+// problemsOf are the words of an error, one for each problem.
+func problemsOf(err error) []string {
+	problems := []string{err.Error()}
+	if broken, ok := errors.AsType[*policy.BundleError](err); ok {
+		problems = broken.Problems
+	}
+	cut := make([]string, 0, min(len(problems), maxProblems))
+	for _, p := range problems[:min(len(problems), maxProblems)] {
+		cut = append(cut, p[:min(len(p), maxProblemBytes)])
+	}
+	return cut
+}

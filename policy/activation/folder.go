@@ -1,0 +1,105 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/execgate/execgate/policy"
+	"github.com/fsnotify/fsnotify"
+)
+
+// mounted is the link to the folder with the files of the moment, in a volume that
+// Kubernetes mounts of a ConfigMap or a Secret: it is swapped at once for one to a
+// new folder. The files beside it are links into it.
+const mounted = "..data"
+
+// ReadFolder reads the bundle in a folder. Links lead nowhere, but for the one by
+// which a mounted ConfigMap names its files of the moment.
+func ReadFolder(folder string) (Candidate, error) {
+	c := Candidate{Source: folder}
+	root, err := os.OpenRoot(folder) // holds also against links put there while it is read
+	if err != nil {
+		return c, err
+	}
+	defer root.Close() //nolint:errcheck // it was only read
+	if info, err := root.Lstat(mounted); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		now, err := root.OpenRoot(mounted)
+		if err != nil {
+			return c, err
+		}
+		defer now.Close() //nolint:errcheck // it was only read
+		root = now
+	}
+	files, err := policy.ReadFiles(root.FS())
+	if err != nil {
+		return c, err
+	}
+	c.Files = files
+	c.Signature, err = policy.ReadSignature(root.FS())
+	return c, err
+}
+
+// settle is how long a folder must have been left alone before it is read: files
+// are seldom changed all at once.
+const settle = 300 * time.Millisecond
+
+// Watch calls changed when something in folder has changed and it has been left
+// alone for a moment, until ctx ends. It is told of more than counts, and of nothing
+// twice at once. An error means that the folder cannot be watched.
+func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func(context.Context)) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", folder, err)
+	}
+	defer watcher.Close() //nolint:errcheck // nothing was written
+	if err := watchAll(watcher, folder); err != nil {
+		return fmt.Errorf("watch %s: %w", folder, err)
+	}
+	quiet := time.NewTimer(0) // what changed before it was watched is seen too
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-watcher.Events:
+			if !open {
+				return fmt.Errorf("watch %s: the watch has ended", folder)
+			}
+			quiet.Reset(settle)
+		case err := <-watcher.Errors:
+			// Events may be lost: looking again loses nothing.
+			logger.WarnContext(ctx, "watching the policy's folder", "folder", folder, "error", err)
+			quiet.Reset(settle)
+		case <-quiet.C:
+			if err := watchAll(watcher, folder); err != nil {
+				logger.WarnContext(ctx, "watching the policy's folder", "folder", folder, "error", err)
+			}
+			changed(ctx)
+		}
+	}
+}
+
+// watchAll watches a folder and those in it, as far as they count. One that is
+// watched already is not watched twice.
+func watchAll(watcher *fsnotify.Watcher, folder string) error {
+	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path != folder:
+			return nil // gone in the meantime
+		case err != nil:
+			return err
+		case !entry.IsDir():
+			return nil
+		case path != folder && strings.HasPrefix(entry.Name(), "."):
+			return fs.SkipDir
+		}
+		return watcher.Add(path)
+	})
+}

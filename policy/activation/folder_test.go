@@ -1,0 +1,140 @@
+package activation_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/policy/activation"
+)
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, to, path string) {
+	t.Helper()
+	if err := os.Symlink(to, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watched is a folder that is watched, and what was read of it.
+func watched(t *testing.T, folder string) <-chan activation.Candidate {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, ended := make(chan activation.Candidate), make(chan error, 1)
+	go func() {
+		ended <- activation.Watch(ctx, folder, slog.New(slog.DiscardHandler), func(ctx context.Context) {
+			c, err := activation.ReadFolder(folder)
+			if err != nil {
+				t.Error(err)
+			}
+			select {
+			case seen <- c:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return seen
+}
+
+// until waits for a bundle whose p.rego is text.
+func until(t *testing.T, seen <-chan activation.Candidate, text string) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		select {
+		case c := <-seen:
+			if string(c.Files["p.rego"]) == text {
+				return
+			}
+		case <-late:
+			t.Fatalf("%q is not seen", text)
+		}
+	}
+}
+
+func TestFolderIsWatched(t *testing.T) {
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "p.rego"), "one")
+	seen := watched(t, folder)
+	until(t, seen, "one")
+	write(t, filepath.Join(folder, "p.rego"), "two")
+	until(t, seen, "two")
+	// In the way of an editor, and in a folder that was not there before.
+	write(t, filepath.Join(folder, "p.rego~"), "three")
+	if err := os.Rename(filepath.Join(folder, "p.rego~"), filepath.Join(folder, "p.rego")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, seen, "three")
+	write(t, filepath.Join(folder, "deeper", "data.json"), "{}")
+	late := time.After(30 * time.Second)
+	for found := false; !found; {
+		select {
+		case c := <-seen:
+			_, found = c.Files["deeper/data.json"]
+		case <-late:
+			t.Fatal("the new folder is not seen")
+		}
+	}
+}
+
+// A ConfigMap is changed by a link that is swapped.
+func TestMountedConfigMap(t *testing.T) {
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "..2026_01", "p.rego"), "one")
+	write(t, filepath.Join(folder, "..2026_02", "p.rego"), "two")
+	link(t, "..2026_01", filepath.Join(folder, "..data"))
+	link(t, "..data/p.rego", filepath.Join(folder, "p.rego"))
+	seen := watched(t, folder)
+	until(t, seen, "one")
+	link(t, "..2026_02", filepath.Join(folder, "..data_tmp"))
+	if err := os.Rename(filepath.Join(folder, "..data_tmp"), filepath.Join(folder, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, seen, "two")
+}
+
+func TestFoldersThatLeadOut(t *testing.T) {
+	outside := t.TempDir()
+	write(t, filepath.Join(outside, "p.rego"), "secret")
+	for name, prepare := range map[string]func(folder string){
+		"a file":     func(f string) { link(t, filepath.Join(outside, "p.rego"), filepath.Join(f, "p.rego")) },
+		"a folder":   func(f string) { link(t, outside, filepath.Join(f, "sub")) },
+		"..data":     func(f string) { link(t, outside, filepath.Join(f, "..data")) },
+		"..data, up": func(f string) { link(t, "..", filepath.Join(f, "..data")) },
+		"within data": func(f string) {
+			write(t, filepath.Join(f, "..1", "q.rego"), "x")
+			link(t, "..1", filepath.Join(f, "..data"))
+			link(t, filepath.Join(outside, "p.rego"), filepath.Join(f, "..1", "p.rego"))
+		},
+	} {
+		folder := t.TempDir()
+		prepare(folder)
+		if c, err := activation.ReadFolder(folder); err == nil {
+			t.Errorf("%s: read %q", name, c.Files)
+		}
+	}
+	if _, err := activation.ReadFolder(filepath.Join(outside, "missing")); err == nil {
+		t.Error("a folder that is not there is read")
+	}
+	if err := activation.Watch(t.Context(), filepath.Join(outside, "missing"), slog.New(slog.DiscardHandler), nil); err == nil {
+		t.Error("a folder that is not there is watched")
+	}
+}

@@ -1,0 +1,322 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/policy"
+)
+
+// keep is how many bundles are kept: the one in force, and those before it.
+const keep = 6
+
+// swapTimeout bounds putting a bundle in force that was checked before. It is not
+// the time of the request that caused it: everybody's next request depends on it.
+const swapTimeout = 30 * time.Second
+
+// Engine is what a policy is put in force in; *policy.Engine is one.
+type Engine interface {
+	Activate(ctx context.Context, bundle policy.Bundle) (revision string, err error)
+	Revision() string
+}
+
+// Workers try a candidate outside of this process; *policy.Remote is one.
+type Workers interface {
+	policy.Workers
+	Test(ctx context.Context, bundle policy.Bundle) (policy.TestReport, error)
+}
+
+// Config is what a Manager is made from.
+type Config struct {
+	Engine  Engine
+	Workers Workers
+	// MustDeny holds a candidate against cases that every policy denies; nil: there
+	// are none.
+	MustDeny func(ctx context.Context, bundle policy.Bundle) error
+	// Keys are those of which a candidate needs a signature; none: it needs none.
+	Keys policy.Keys
+	// RequireTests refuses candidates that have no tests.
+	RequireTests bool
+	// Shipped is the digest of the policy that is part of the program. It was
+	// checked with it, and needs no signature.
+	Shipped string
+	// Dir is the folder in which bundles are kept.
+	Dir string
+	// Record makes a record durable.
+	Record func(ctx context.Context, record execution.Record) error
+	// Changed is told, where it is not nil, that another revision is in force.
+	Changed func()
+	Logger  *slog.Logger
+}
+
+// Candidate is a bundle that may come into force.
+type Candidate struct {
+	Files     policy.Files
+	Signature *policy.Signature    // nil: it has none
+	Source    string               // where it is from
+	By        *execution.Principal // who sent it; nil: the gateway read it
+}
+
+// Manager puts policies in force. Its methods may be called concurrently.
+type Manager struct {
+	cfg Config
+
+	mu      sync.Mutex // one change at a time
+	history history
+	images  map[string]string
+
+	state   sync.Mutex // of what State and Counts say
+	refused *execution.PolicyRefusal
+	counts  Counts
+}
+
+// Counts are how many bundles came into force, and were refused, since the start.
+type Counts struct{ Activated, Refused uint64 }
+
+// New returns a Manager that has put nothing in force. It reads what an earlier
+// one kept in Dir.
+func New(cfg Config) (*Manager, error) {
+	if cfg.Engine == nil || cfg.Workers == nil || cfg.Record == nil || cfg.Logger == nil || cfg.Dir == "" {
+		return nil, errors.New("policy activation: a part is missing")
+	}
+	h, err := openHistory(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{cfg: cfg, history: h}, nil
+}
+
+// Start puts the first policy in force, with the digests that images' names stand
+// for: the configured one, unless a later one came in force before the gateway
+// was stopped, and the configured one has not changed since. Where the configured
+// one is refused, the last good one serves; it is an error where there is none, and
+// nothing is in force. unread is why the configured one
+// could not be read at all.
+func (m *Manager) Start(ctx context.Context, images map[string]string, configured Candidate, unread error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.images = images
+	err := unread
+	if unread != nil {
+		m.refuse(ctx, configured, &execution.Error{Kind: execution.KindInvalid, Code: CodeUnreadable, Detail: "the policy cannot be read", Err: unread}, unread)
+	} else if m.wants(configured) {
+		if err = m.submit(ctx, configured); err == nil {
+			return nil
+		}
+	}
+	last, kept := m.history.active()
+	if !kept {
+		if err == nil {
+			err = errors.New("no policy is kept")
+		}
+		return err
+	}
+	files, _, readErr := m.history.read(last)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	if swapErr := m.swap(ctx, files, last, nil); swapErr != nil {
+		return errors.Join(err, swapErr)
+	}
+	return nil
+}
+
+// wants reports whether what is configured is to be put in force at a start: there
+// is nothing else, or it has changed since it was last looked at. The policy that
+// the program brings never takes the place of another.
+func (m *Manager) wants(configured Candidate) bool {
+	last, kept := m.history.active()
+	digest := configured.Files.Digest()
+	switch {
+	case !kept:
+		return true
+	case digest == m.cfg.Shipped:
+		return last.Source == configured.Source && last.Digest != digest
+	}
+	return m.history.Seen[configured.Source] != digest
+}
+
+// Submit checks a candidate and puts it in force. Its error is an
+// *execution.Error with a code of this package that says what is wrong; the policy
+// in force is then as it was. One that is in force already is no error.
+func (m *Manager) Submit(ctx context.Context, c Candidate) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.submit(ctx, c)
+}
+
+func (m *Manager) submit(ctx context.Context, c Candidate) error {
+	bundle := execution.PolicyActivation{Digest: c.Files.Digest(), Source: c.Source, Since: time.Now().UTC()}
+	if c.Signature != nil {
+		bundle.Sequence = c.Signature.Sequence
+	}
+	if c.By != nil {
+		bundle.By = c.By.Subject
+	}
+	if last, ok := m.history.active(); ok && last.Digest == bundle.Digest && last.Sequence == bundle.Sequence && m.cfg.Engine.Revision() != "" {
+		return m.history.see(c.Source, bundle.Digest)
+	}
+	err := m.check(ctx, c)
+	if err == nil {
+		err = m.swap(ctx, c.Files, bundle, c.By)
+	}
+	if seen := m.history.see(c.Source, bundle.Digest); seen != nil {
+		m.cfg.Logger.ErrorContext(ctx, "the policies that were in force cannot be kept", "error", seen)
+	}
+	if err != nil {
+		fault := faultOf(err)
+		m.refuse(ctx, c, fault, err)
+		return fault
+	}
+	if err := m.history.push(bundle, c.Files, c.Signature); err != nil {
+		// It is in force all the same: a rollback, or a restart, may lack it.
+		m.cfg.Logger.ErrorContext(ctx, "the policies that were in force cannot be kept", "error", err)
+	}
+	return nil
+}
+
+// Rollback puts the policy in force that was before the present one. Its error is
+// of KindConflict where there is none.
+func (m *Manager) Rollback(ctx context.Context, by *execution.Principal) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	bundle, ok := m.history.before()
+	if !ok {
+		return &execution.Error{Kind: execution.KindConflict, Code: CodeNothingBefore, Detail: "there is no policy to go back to"}
+	}
+	files, signature, err := m.history.read(bundle)
+	if err != nil {
+		return err
+	}
+	bundle.Since, bundle.By = time.Now().UTC(), ""
+	if by != nil {
+		bundle.By = by.Subject
+	}
+	if err := m.swap(ctx, files, bundle, by); err != nil {
+		return err
+	}
+	return m.history.push(bundle, files, signature)
+}
+
+// Renew puts the present policy in force again with other digests of images.
+func (m *Manager) Renew(ctx context.Context, images map[string]string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if maps.Equal(m.images, images) && m.cfg.Engine.Revision() != "" {
+		return nil
+	}
+	last, ok := m.history.active()
+	if !ok {
+		return errors.New("no policy is in force")
+	}
+	files, _, err := m.history.read(last)
+	if err != nil {
+		return err
+	}
+	before := m.images
+	m.images = images
+	if err := m.swap(ctx, files, last, nil); err != nil {
+		m.images = before
+		return err
+	}
+	return nil
+}
+
+// swap puts files in force and records it. What cannot be recorded does not
+// remain in force.
+func (m *Manager) swap(ctx context.Context, files policy.Files, is execution.PolicyActivation, by *execution.Principal) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
+	defer cancel()
+	before := m.cfg.Engine.Revision()
+	revision, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: is.Source, Images: m.images})
+	if err != nil {
+		return err
+	}
+	err = m.cfg.Record(ctx, execution.Record{
+		Type: execution.RecordPolicyActivated, Principal: by,
+		Policy: &execution.PolicyChange{Revision: revision, Source: is.Source, Digest: is.Digest, Sequence: is.Sequence},
+	})
+	if err != nil {
+		return errors.Join(&execution.Error{
+			Kind: execution.KindUnavailable, Code: "audit_unavailable", RetryAfter: 5 * time.Second,
+			Detail: "the audit log cannot be written, and no policy comes into force that is not recorded", Err: err,
+		}, m.undo(ctx, before))
+	}
+	m.state.Lock()
+	m.refused = nil
+	m.counts.Activated++
+	m.state.Unlock()
+	m.cfg.Logger.InfoContext(ctx, "policy is in force", "revision", revision, "source", is.Source, "sequence", is.Sequence)
+	if m.cfg.Changed != nil && before != "" && before != revision {
+		m.cfg.Changed()
+	}
+	return nil
+}
+
+// undo puts the policy in force again that was before a swap.
+func (m *Manager) undo(ctx context.Context, before string) error {
+	last, ok := m.history.active()
+	if before == "" || !ok {
+		return nil // there was none, and nothing was granted yet by this one
+	}
+	files, _, err := m.history.read(last)
+	if err != nil {
+		return err
+	}
+	if _, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: last.Source, Images: m.images}); err != nil {
+		return fmt.Errorf("go back to the policy before: %w", err)
+	}
+	return nil
+}
+
+// refuse records that a candidate does not come into force.
+func (m *Manager) refuse(ctx context.Context, c Candidate, fault *execution.Error, err error) {
+	refusal := &execution.PolicyRefusal{Source: c.Source, At: time.Now().UTC(), Code: fault.Code, Errors: problemsOf(err)}
+	change := &execution.PolicyChange{Source: c.Source, Errors: refusal.Errors}
+	if c.Files != nil {
+		refusal.Digest = c.Files.Digest()
+		change.Digest = refusal.Digest
+		change.Revision, _ = policy.Bundle{Files: c.Files, Images: m.images}.Revision()
+	}
+	if c.Signature != nil {
+		change.Sequence = c.Signature.Sequence
+	}
+	m.state.Lock()
+	m.refused = refusal
+	m.counts.Refused++
+	m.state.Unlock()
+	m.cfg.Logger.ErrorContext(ctx, "a policy is refused; the one in force, if there is one, stays", "source", c.Source, "code", fault.Code, "error", err)
+	if err := m.cfg.Record(context.WithoutCancel(ctx), execution.Record{
+		Type: execution.RecordPolicyRefused, Principal: c.By, Policy: change,
+	}); err != nil {
+		m.cfg.Logger.ErrorContext(ctx, "the refusal of a policy is not recorded", "error", err)
+	}
+}
+
+// State says what is in force.
+func (m *Manager) State() execution.PolicyState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := execution.PolicyState{Revision: m.cfg.Engine.Revision(), Before: []execution.PolicyActivation{}}
+	if last, ok := m.history.active(); ok {
+		s.Active, s.Before = &last, slices.Clone(m.history.Bundles[1:])
+	}
+	m.state.Lock()
+	defer m.state.Unlock()
+	s.Refused = m.refused
+	return s
+}
+
+// Counts are those since the start.
+func (m *Manager) Counts() Counts {
+	m.state.Lock()
+	defer m.state.Unlock()
+	return m.counts
+}

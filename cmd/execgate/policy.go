@@ -13,9 +13,10 @@ import (
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Test and try out policies",
+		Short: "Test, try out, sign and release policies",
 	}
-	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase())
+	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase(),
+		newPolicyBundle(), newPolicyKeygen(), newPolicySign())
 	return cmd
 }
 

@@ -266,6 +266,15 @@ decision := {"effect": "deny", "reasons": [{"code": "present"}]} if input.agent`
 	}
 }
 
+// BenchmarkWitness is BenchmarkAllow with what a replay needs: the difference is
+// what keeping inputs costs a request.
+func BenchmarkWitness(b *testing.B) {
+	w := witnessed(b, unhurried, shipped(), nil, nil)
+	q := question()
+	q.Request.Limits = execution.Limits{TimeoutMS: 30_000, MemoryMiB: 256}
+	benchmark(b, func() bool { return w.Decide(context.Background(), q).Allowed() }, true)
+}
+
 func BenchmarkCompiled(b *testing.B) {
 	w := witnessed(b, unhurried, shipped(), nil, nil)
 	asked := w.Decide(context.Background(), question()).Asked

@@ -294,3 +294,54 @@ func BenchmarkCompiled(b *testing.B) {
 		}
 	})
 }
+
+// Whatever stands in the database, it is refused or decided, and nothing else.
+func FuzzRecordedInput(f *testing.F) {
+	w := witnessed(f, policy.Config{Deadline: time.Minute}, shipped(), nil, nil)
+	for _, q := range questions() {
+		if d := w.Decide(context.Background(), q); d.Asked != nil {
+			f.Add([]byte(d.Asked.Input))
+		}
+	}
+	f.Add([]byte(`{"v":1,"action":{"limits":{"pids":-1}}}`))
+	compiled, err := policy.Compile(context.Background(), policy.CompileConfig{Organisation: shipped(), Deadline: time.Minute})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d, err := compiled.Decide(context.Background(), text)
+		if err != nil {
+			if d.Allowed() {
+				t.Error("what cannot be read is allowed")
+			}
+			return
+		}
+		again, err := compiled.Decide(context.Background(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err1 := json.Marshal(d)
+		second, err2 := json.Marshal(again)
+		if err1 != nil || err2 != nil || !bytes.Equal(first, second) {
+			t.Errorf("asked twice, it decides\n%s\nand\n%s", first, second)
+		}
+	})
+}
+
+func FuzzUnpack(f *testing.F) {
+	document, _, revision, err := policy.Pack(shipped())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(document)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		bundle, err := policy.Unpack(text, revision)
+		if err != nil {
+			return
+		}
+		if is, err := bundle.Revision(); err != nil || is != revision {
+			t.Errorf("it unpacks to %s, %v", is, err)
+		}
+	})
+}

@@ -334,11 +334,43 @@ func TestOldInputsGoAndTheirPoliciesWithThem(t *testing.T) {
 	if _, err := u.Document(t.Context(), store.DocumentBundle, "sha256:org", ""); err != nil {
 		t.Errorf("a policy that an input names: %v", err)
 	}
+	var sealed []byte
+	document := func() (now []byte) {
+		t.Helper()
+		if err := raw(t, u.path).QueryRow("SELECT sealed FROM input_documents WHERE digest = 'sha256:org'").Scan(&now); err != nil {
+			t.Fatal(err)
+		}
+		return now
+	}
+	sealed = document()
 	again := sampleInput(3, "narrow")
 	u.Keep(again)
 	u.flush()
 	if _, err := u.Document(t.Context(), store.DocumentBundle, "sha256:own", "narrow"); err != nil {
 		t.Errorf("a policy that is named again: %v", err)
+	}
+	if !bytes.Equal(sealed, document()) {
+		t.Error("a policy that is there was written again")
+	}
+}
+
+// Sweeping reads no more of the inputs than it forgets.
+func TestSweepingUsesIndexes(t *testing.T) {
+	u := newInputs(t, nil)
+	for name, query := range map[string]string{
+		"terms":        "SELECT 1 FROM inputs WHERE terms = 'x' AND wrapped IS NOT NULL",
+		"organisation": "SELECT 1 FROM inputs WHERE organisation = 'x' AND wrapped IS NOT NULL",
+		"own":          "SELECT 1 FROM inputs WHERE own = 'x' AND own <> '' AND tenant = 'y' AND wrapped IS NOT NULL",
+		"key":          "SELECT 1 FROM inputs WHERE tenant_key = 1 AND wrapped IS NOT NULL",
+		"age":          "SELECT 1 FROM inputs WHERE at_ms < 1",
+		"room":         "SELECT id FROM inputs WHERE tenant = 'x' ORDER BY id LIMIT 9",
+		"group":        "SELECT id FROM inputs WHERE organisation = 'x' AND terms = 'x' AND own = '' AND at_ms >= 1 AND at_ms < 2",
+	} {
+		var id, parent, unused int
+		var detail string
+		if err := raw(t, u.path).QueryRow("EXPLAIN QUERY PLAN "+query).Scan(&id, &parent, &unused, &detail); err != nil || !strings.HasPrefix(detail, "SEARCH ") {
+			t.Errorf("%s: %q, %v", name, detail, err)
+		}
 	}
 }
 

@@ -42,10 +42,12 @@ func (s *Inputs) dropDocuments(ctx context.Context) error {
 	clear(s.known)
 	err := s.store.change(ctx, func(tx *sql.Tx) error {
 		for _, statement := range []string{
-			`DELETE FROM input_documents AS d WHERE NOT EXISTS (SELECT 1 FROM inputs WHERE wrapped IS NOT NULL AND CASE
-				WHEN d.kind = 'terms' THEN terms = d.digest
-				WHEN d.tenant = '' THEN organisation = d.digest
-				ELSE own = d.digest AND tenant = d.tenant END)`,
+			`DELETE FROM input_documents AS d WHERE kind = 'terms'
+				AND NOT EXISTS (SELECT 1 FROM inputs WHERE terms = d.digest AND wrapped IS NOT NULL)`,
+			`DELETE FROM input_documents AS d WHERE kind = 'bundle' AND tenant = ''
+				AND NOT EXISTS (SELECT 1 FROM inputs WHERE organisation = d.digest AND wrapped IS NOT NULL)`,
+			`DELETE FROM input_documents AS d WHERE kind = 'bundle' AND tenant <> ''
+				AND NOT EXISTS (SELECT 1 FROM inputs WHERE own = d.digest AND own <> '' AND tenant = d.tenant AND wrapped IS NOT NULL)`,
 			`DELETE FROM input_keys AS k WHERE NOT EXISTS (SELECT 1 FROM inputs WHERE tenant_key = k.id AND wrapped IS NOT NULL)
 				AND NOT EXISTS (SELECT 1 FROM input_documents WHERE tenant_key = k.id)`,
 			"DELETE FROM input_bytes WHERE bytes = 0",

@@ -81,11 +81,16 @@ func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, keys map[str
 	return nil
 }
 
-// insertDocument writes a document in the place of one that is there, whose key
-// may be gone.
+// insertDocument writes a document, unless it is there and was sealed under the
+// tenant's present key.
 func (s *Inputs) insertDocument(ctx context.Context, tx *sql.Tx, d *Document, keys map[string]tenantKey) error {
 	key, err := s.keyOf(ctx, tx, d.Tenant, keys)
 	if err != nil {
+		return err
+	}
+	var there bool
+	if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM input_documents WHERE kind = ? AND digest = ? AND tenant = ? AND tenant_key = ?)",
+		d.Kind, d.Digest, d.Tenant, key.id).Scan(&there); err != nil || there {
 		return err
 	}
 	wrapped, sealed := key.envelope(d.Content, d.about())

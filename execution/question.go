@@ -24,8 +24,8 @@ type Question struct {
 	// Image is the image that would run, by name and by the digest that the
 	// name resolves to now.
 	Image Image
-	// Running is the number of the tenant's executions under way.
-	Running int
+	// Counters are the tenant's, PrincipalCounters those of the principal alone.
+	Counters, PrincipalCounters Counters
 	// Approval is the one that the request resumes with; nil where it has none.
 	Approval *ApprovalGiven
 }

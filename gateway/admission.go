@@ -40,7 +40,6 @@ type admission struct {
 // in a slot.
 type place struct {
 	tenant string
-	others int // of the tenant, under way when this one came
 	ready  chan struct{}
 }
 
@@ -64,14 +63,13 @@ func (a *admission) enter(tenant string, mayQueue bool) (*place, error) {
 	if a.draining {
 		return nil, errDraining()
 	}
-	p := &place{tenant: tenant, others: a.tenants[tenant]}
+	p := &place{tenant: tenant}
 	waiting := 0
 	for _, other := range a.queue {
 		if other.tenant == tenant {
 			waiting++
 		}
 	}
-	p.others += waiting
 	// Nobody is overtaken: whoever waits does so because they do not fit.
 	switch {
 	case a.fits(tenant):
@@ -92,19 +90,6 @@ func (a *admission) enter(tenant string, mayQueue bool) (*place, error) {
 		}
 	}
 	return p, nil
-}
-
-// others returns how many executions of tenant are under way.
-func (a *admission) others(tenant string) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := a.tenants[tenant]
-	for _, p := range a.queue {
-		if p.tenant == tenant {
-			n++
-		}
-	}
-	return n
 }
 
 // fits reports whether there is a slot for one more execution of tenant.

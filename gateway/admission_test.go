@@ -16,7 +16,7 @@ func TestNoMoreThanMayRun(t *testing.T) {
 		release := make(chan struct{})
 		w.execute = func(context.Context, execution.Job) (execution.Result, error) { <-release; return exited(0), nil }
 		running := make(chan int, 4)
-		w.decide = func(q execution.Question) execution.Decision { running <- q.Running; return allow() }
+		w.decide = func(q execution.Question) execution.Decision { running <- int(q.Counters.Running); return allow() }
 		config := w.config()
 		config.MaxRunning = 3
 		s, err := gateway.NewService(config)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -58,7 +59,7 @@ func (s *Service) Explain(ctx context.Context, call Call, full bool) (execution.
 	if err := somebody(call.Principal); err != nil {
 		return execution.Explanation{}, err
 	}
-	q, err := s.question(ctx, call, execution.ActionExecute, s.admission.others(call.Principal.Tenant))
+	q, err := s.question(ctx, call, execution.ActionExecute, s.budgets.see(call.Principal.Owner(), time.Now()))
 	if err != nil {
 		return execution.Explanation{}, err
 	}

@@ -48,13 +48,18 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	if err := s.takeUp(ctx, call); err != nil {
 		return Response{}, err
 	}
-	response, err := s.judge(ctx, call, execution.ActionExecute, turn.in(), place.others)
+	charge := s.budgets.charge(call.Principal.Owner(), time.Now())
+	response, err := s.judge(ctx, call, execution.ActionExecute, turn.in(), charge.seen)
 	if err != nil {
+		charge.giveBack()
 		return response, err
 	}
 	if response.binding != nil {
+		charge.giveBack() // it is charged anew when it has been approved
 		return s.park(ctx, call, asked, response)
 	}
+	var cpuMS int64
+	defer func() { charge.end(time.Now(), cpuMS) }()
 	decided := response.Records[0]
 
 	s.counters.started.Add(1)
@@ -69,6 +74,7 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 
 	var runErr error
 	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
+	cpuMS = response.Result.Usage.CPUMS
 	s.counters.ended(response.Result, runErr)
 	ended, recordErr := s.records.ended(ctx, call, response.ID, decided, response, runErr)
 	// The record of the session's end, if it has come to that, is after this one.
@@ -91,8 +97,8 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 // judge asks policy whether call may be carried out, in the session in where that
 // is not nil, and makes the answer durable. Where it may not, that is the error;
 // the response holds what is known.
-func (s *Service) judge(ctx context.Context, call Call, action execution.Action, in *session, others int) (Response, error) {
-	question, err := s.question(ctx, call, action, others)
+func (s *Service) judge(ctx context.Context, call Call, action execution.Action, in *session, used seen) (Response, error) {
+	question, err := s.question(ctx, call, action, used)
 	if err != nil && execution.KindOf(err) != execution.KindUnavailable {
 		return Response{}, err // it could not even be asked
 	}
@@ -152,7 +158,7 @@ func idOf(call Call, action execution.Action, now time.Time) string {
 // question resolves the image and puts together what policy is asked. Its error
 // is of KindUnavailable where the engine does not answer; the question then
 // stands, but for the image.
-func (s *Service) question(ctx context.Context, call Call, action execution.Action, others int) (execution.Question, error) {
+func (s *Service) question(ctx context.Context, call Call, action execution.Action, used seen) (execution.Question, error) {
 	sum, err := call.Request.SHA256()
 	if err != nil {
 		return execution.Question{}, internal("digest request", err)
@@ -161,7 +167,8 @@ func (s *Service) question(ctx context.Context, call Call, action execution.Acti
 	q := execution.Question{
 		ID: idOf(call, action, now), Time: now, TraceID: call.TraceID,
 		Principal: call.Principal, Action: action,
-		Request: call.Request, RequestSHA256: sum, Running: others, Approval: call.resumed.given(),
+		Request: call.Request, RequestSHA256: sum, Counters: used.tenant, PrincipalCounters: used.principal,
+		Approval: call.resumed.given(),
 	}
 	image, err := s.resolve(ctx, call.Request)
 	switch {

@@ -55,7 +55,7 @@ func (s *Service) OpenSession(ctx context.Context, call Call) (Opened, error) {
 func (s *Service) open(ctx context.Context, call Call) (Opened, *session, error) {
 	ctx, _, release := s.admission.bound(ctx)
 	defer release()
-	response, err := s.judge(ctx, call, execution.ActionSession, nil, s.admission.others(call.Principal.Tenant))
+	response, err := s.judge(ctx, call, execution.ActionSession, nil, s.budgets.see(call.Principal.Owner(), time.Now()))
 	opened := Opened{Decision: response.Decision, Records: response.Records}
 	opened.ID = response.ID
 	if err != nil {

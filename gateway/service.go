@@ -74,6 +74,7 @@ type Service struct {
 	live       live
 	sessions   *sessions
 	counters   counters
+	budgets    *budgets
 
 	approvals   Approvals
 	requesters  Requesters
@@ -122,7 +123,8 @@ func NewService(config ServiceConfig) (*Service, error) {
 		left -= slots
 	}
 	return &Service{
-		images: config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
+		budgets: newBudgets(),
+		images:  config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
 		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
@@ -166,3 +168,8 @@ type Response struct {
 	duties   duties                     // of what is allowed
 	Records  []uint64                   // sequence numbers: of the decision, then of the end
 }
+
+// Recall counts what was allowed, and what ended, in an earlier life of the gateway,
+// for the budgets that policies keep. It is for records of the last hour, before the
+// first request.
+func (s *Service) Recall(r execution.Record) { s.budgets.recall(r) }

@@ -75,7 +75,10 @@ func TestSubmittedIsQueued(t *testing.T) {
 		turn := make(chan struct{})
 		w.execute = func(context.Context, execution.Job) (execution.Result, error) { <-turn; return exited(0), nil }
 		var running []int
-		w.decide = func(q execution.Question) execution.Decision { running = append(running, q.Running); return allow() }
+		w.decide = func(q execution.Question) execution.Decision {
+			running = append(running, int(q.Counters.Running))
+			return allow()
+		}
 		config := w.config()
 		config.MaxRunning, config.MaxQueued = 1, 2
 		s, err := gateway.NewService(config)

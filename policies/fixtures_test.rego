@@ -19,8 +19,10 @@ request := {
 		"network": [],
 		"tools": [],
 	},
-	"context": {"counters": {"running": 0}, "environment": ""},
+	"context": {"counters": object.union(unused, {"principal": unused}), "environment": ""},
 }
+
+unused := {"running": 0, "executions_1m": 0, "cpu_ms_1h": 0, "egress_bytes_1h": 0, "leases_1h": 0}
 
 digest := "sha256:0000000000000000000000000000000000000000000000000000000000000001"
 

@@ -110,12 +110,10 @@ func approvalOfQuestion(given *execution.ApprovalGiven) *approvalInput {
 	}
 }
 
+// countersInput are the tenant's, and within them those of the principal alone.
 type countersInput struct {
-	Running       int64  `json:"running"`
-	Executions1M  *int64 `json:"executions_1m,omitempty"`
-	CPUMS1H       *int64 `json:"cpu_ms_1h,omitempty"`
-	EgressBytes1H *int64 `json:"egress_bytes_1h,omitempty"`
-	Leases1H      *int64 `json:"leases_1h,omitempty"`
+	execution.Counters
+	Principal execution.Counters `json:"principal"`
 }
 
 // wantsSession reports whether the question is about a session: to open one, or
@@ -149,7 +147,7 @@ func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
 			Limits:        r.Limits, Network: network, Tools: r.Tools,
 		},
 		Context: contextInput{
-			Counters:    countersInput{Running: int64(q.Running)},
+			Counters:    countersInput{q.Counters, q.PrincipalCounters},
 			Environment: config.Environment,
 			Approval:    approvalOfQuestion(q.Approval),
 		},

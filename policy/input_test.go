@@ -26,9 +26,10 @@ func fullQuestion() execution.Question {
 			Tools:    []string{"github"},
 			Metadata: map[string]string{"agent": "triage-bot", "purpose": "report"},
 		},
-		RequestSHA256: strings.Repeat("0", 64),
-		Image:         execution.Image{Name: "python", Digest: "sha256:00"},
-		Running:       3,
+		RequestSHA256:     strings.Repeat("0", 64),
+		Image:             execution.Image{Name: "python", Digest: "sha256:00"},
+		Counters:          execution.Counters{Running: 3, Executions1M: 4, CPUMS1H: 5, EgressBytes1H: 6, Leases1H: 7},
+		PrincipalCounters: execution.Counters{Running: 1, Executions1M: 2, CPUMS1H: 3, EgressBytes1H: 4, Leases1H: 5},
 		Approval: &execution.ApprovalGiven{
 			ID: "ap_1", By: "ak_2", At: time.Unix(1_700_000_000, 5), Comment: "fine", RequestSHA256: strings.Repeat("0", 64),
 		},

@@ -39,7 +39,7 @@ func (in *input) value() ast.Value {
 
 func (c *contextInput) value() ast.Value {
 	members := [][2]*ast.Term{
-		member("counters", object(member("running", number(c.Counters.Running)))),
+		member("counters", object(append(countersOf(c.Counters.Counters), member("principal", object(countersOf(c.Counters.Principal)...)))...)),
 		member("environment", text(c.Environment)),
 	}
 	if a := c.Approval; a != nil {
@@ -52,6 +52,16 @@ func (c *contextInput) value() ast.Value {
 		)))
 	}
 	return object(members...)
+}
+
+func countersOf(c execution.Counters) [][2]*ast.Term {
+	return [][2]*ast.Term{
+		member("running", number(c.Running)),
+		member("executions_1m", number(c.Executions1M)),
+		member("cpu_ms_1h", number(c.CPUMS1H)),
+		member("egress_bytes_1h", number(c.EgressBytes1H)),
+		member("leases_1h", number(c.Leases1H)),
+	}
 }
 
 func (a *actionInput) value() ast.Value {
@@ -130,7 +140,8 @@ var keys = func() map[string]*ast.Term {
 		"v", "request", "id", "time_ns", "trace_id", "principal", "subject", "tenant", "roles", "method",
 		"agent", "name", "session", "purpose", "action", "kind", "language", "code", "sha256", "bytes",
 		"text", "image", "digest", "runtime", "request_sha256", "env_names", "files", "path", "limits",
-		"network", "host", "port", "tools", "context", "counters", "running", "environment", "approval", "by", "at", "comment",
+		"network", "host", "port", "tools", "context", "counters", "running", "executions_1m", "cpu_ms_1h", "egress_bytes_1h", "leases_1h",
+		"environment", "approval", "by", "at", "comment",
 	} {
 		terms[key] = ast.StringTerm(key)
 	}

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"time"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/gateway"
 	"golang.org/x/sync/errgroup"
@@ -73,6 +76,9 @@ func (a *app) prepare(ctx context.Context) error {
 	if err := a.service.CloseUnended(ctx, a.unended()); err != nil {
 		return err
 	}
+	if err := a.recall(); err != nil {
+		return err
+	}
 	if err := a.catalog.load(ctx); err != nil {
 		a.logger.Error("no policy is in force: every request is denied until it is put right and the gateway restarted", "error", err)
 	}
@@ -93,6 +99,17 @@ func (a *app) unended() []gateway.Unended {
 		unended = append(unended, u)
 	}
 	return unended
+}
+
+// recall counts what the last hour's records say was used, for budgets.
+func (a *app) recall() error {
+	for r, err := range audit.Recent(a.state.path("audit"), time.Now().Add(-time.Hour)) {
+		if err != nil {
+			return fmt.Errorf("count what was used of budgets: %w", err)
+		}
+		a.service.Recall(r)
+	}
+	return nil
 }
 
 // makeFirstKey sees to it that somebody can administer the gateway.

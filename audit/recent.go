@@ -1,0 +1,52 @@
+package audit
+
+import (
+	"fmt"
+	"iter"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Recent yields the decisions that allowed, and the ends, that the log in dir has
+// from since on: those of a segment in their order, later segments first. It reads
+// no segment that ended before, and checks nothing: it is for what the gateway
+// counts, not for proofs. It yields one error at most, as the last.
+func Recent(dir string, since time.Time) iter.Seq2[execution.Record, error] {
+	return func(yield func(execution.Record, error) bool) {
+		links, err := chain(osFileSystem{}, dir)
+		if err != nil {
+			yield(execution.Record{}, err)
+			return
+		}
+		for i, l := range slices.Backward(links) {
+			earlier := false
+			err := readLink(dir, l, i == len(links)-1, func(b *batch) error {
+				for _, f := range b.frames {
+					if f.typ != frameOpen && f.typ != frameClose {
+						continue
+					}
+					rec, err := recordOf(f)
+					if err != nil {
+						return &damage{b.offset, err}
+					}
+					if rec.Time.Before(since) {
+						earlier = true
+					} else if !yield(rec, nil) {
+						return errStop
+					}
+				}
+				return nil
+			})
+			if err == errStop || err == nil && earlier {
+				return
+			}
+			if err != nil {
+				yield(execution.Record{}, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err))
+				return
+			}
+		}
+	}
+}

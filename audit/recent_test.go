@@ -1,0 +1,60 @@
+package audit
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+func TestRecent(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	begin := time.Now().UTC()
+	var want []string
+	for i := range 40 {
+		at := begin.Add(time.Duration(i) * time.Second)
+		allow, end := decided(i, execution.EffectAllow), ended(i, 0)
+		allow.Time, end.Time = at, at
+		allow.Decided.CodeSHA256 = strings.Repeat("x", 6<<10) // a segment holds few
+		end.Ended.DecidedSeq = mustAppend(t, l, allow)
+		mustAppend(t, l, end)
+		deny := decided(1000+i, execution.EffectDeny)
+		deny.Time = at
+		mustAppend(t, l, deny)
+		if i >= 25 {
+			want = append(want, allow.Execution, end.Execution)
+		}
+	}
+	read := func(since time.Time) (got []string) {
+		t.Helper()
+		for r, err := range Recent(cfg.Dir, since) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r.Execution)
+		}
+		slices.Sort(got)
+		return got
+	}
+	if got := read(begin.Add(25 * time.Second)); !slices.Equal(got, want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
+	}
+	if got := read(begin); len(got) != 80 {
+		t.Errorf("%d records of all, want 80", len(got))
+	}
+	if got := read(begin.Add(time.Hour)); got != nil {
+		t.Errorf("%d records of the future", len(got))
+	}
+	stop()
+	for range Recent(cfg.Dir, begin) {
+		break // and it ends
+	}
+	for r, err := range Recent(cfg.Dir+"/missing", begin) {
+		if err == nil {
+			t.Errorf("record %d of a log that is not there", r.Seq)
+		}
+	}
+}

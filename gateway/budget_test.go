@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// A window is compared with the obvious way: everything is kept, and summed.
+func TestWindow(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	type added struct {
+		at time.Time
+		n  int64
+	}
+	for range 200 {
+		w := window{step: time.Second}
+		var all []added
+		now := time.Unix(1_800_000_000, 0)
+		for range 300 {
+			now = now.Add(time.Duration(random.Int64N(int64([]time.Duration{time.Millisecond, time.Second, 40 * time.Second, 3 * time.Minute}[random.IntN(4)]) + 1)))
+			at := now.Add(-time.Duration(random.Int64N(int64(5 * time.Second)))) // given back, or a clock that was set
+			n := random.Int64N(10)
+			w.add(at, n)
+			all = append(all, added{at, n})
+			var atLeast, atMost int64
+			for _, a := range all {
+				if a.at.After(now.Add(-60 * time.Second)) {
+					atLeast += a.n
+				}
+				if a.at.After(now.Add(-62 * time.Second)) {
+					atMost += a.n
+				}
+			}
+			if got := w.sum(now); got < atLeast || got > atMost {
+				t.Fatalf("sum is %d: want from %d to %d", got, atLeast, atMost)
+			}
+		}
+	}
+}
+
+func TestBudgets(t *testing.T) {
+	b := newBudgets()
+	now := time.Unix(1_800_000_000, 0)
+	ann, bob, eve := execution.Owner{Tenant: "acme", Subject: "ann"}, execution.Owner{Tenant: "acme", Subject: "bob"}, execution.Owner{Tenant: "evil", Subject: "ann"}
+	first := b.charge(ann, now)
+	second := b.charge(bob, now)
+	if first.seen != (seen{}) {
+		t.Errorf("the first sees %+v", first.seen)
+	}
+	want := seen{tenant: execution.Counters{Running: 1, Executions1M: 1}}
+	if second.seen != want {
+		t.Errorf("the second sees %+v, want %+v", second.seen, want)
+	}
+	if b.see(eve, now) != (seen{}) {
+		t.Error("a tenant sees another's")
+	}
+	second.giveBack()
+	first.end(now, 1500)
+	want = seen{execution.Counters{Executions1M: 1, CPUMS1H: 1500}, execution.Counters{Executions1M: 1, CPUMS1H: 1500}}
+	if got := b.see(ann, now); got != want {
+		t.Errorf("after its end %+v, want %+v", got, want)
+	}
+	if got := b.see(ann, now.Add(62*time.Second)).tenant; got.Executions1M != 0 || got.CPUMS1H != 1500 {
+		t.Errorf("a minute later %+v", got)
+	}
+	later := now.Add(2 * time.Hour)
+	b.charge(eve, later)
+	if len(b.tenants) != 1 || len(b.principals) != 1 {
+		t.Errorf("%d tenants and %d principals are remembered", len(b.tenants), len(b.principals))
+	}
+}
+
+func TestBudgetsRemember(t *testing.T) {
+	b := newBudgets()
+	now := time.Now()
+	who := &execution.Principal{Tenant: "acme", Subject: "ann"}
+	decided := &execution.Decided{Decision: execution.Decision{Effect: execution.EffectAllow}}
+	for _, r := range []execution.Record{
+		{Execution: "ex_1", Principal: who, Time: now.Add(-30 * time.Second), Decided: decided},
+		{Execution: "ex_1", Principal: who, Time: now.Add(-20 * time.Second), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 700}}},
+		{Execution: "ex_0", Principal: who, Time: now.Add(-50 * time.Minute), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 20}}},
+		{Execution: "ex_2", Principal: who, Time: now, Decided: &execution.Decided{Decision: execution.Decision{Effect: execution.EffectDeny}}},
+		{Principal: who, Time: now, Decided: decided}, // a session
+		{Execution: "ex_3", Time: now, Decided: decided},
+	} {
+		b.recall(r)
+	}
+	want := execution.Counters{Executions1M: 1, CPUMS1H: 720}
+	if got := b.see(who.Owner(), now); got.tenant != want || got.principal != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

@@ -5,7 +5,7 @@ import "time"
 // PolicyState is which policy of the organisation is in force, and how it came
 // to be.
 type PolicyState struct {
-	Revision string        `json:"revision"` // empty: none is in force
+	Revision string            `json:"revision"` // empty: none is in force
 	Active   *PolicyActivation `json:"active,omitempty"`
 	// Before are those that were in force before, the latest first: a rollback
 	// goes to the first of them.

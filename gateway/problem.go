@@ -44,7 +44,7 @@ var problems = map[execution.Kind]struct {
 	execution.KindInternal:         {http.StatusInternalServerError, "The gateway failed", 0},
 	kindMethodNotAllowed:           {http.StatusMethodNotAllowed, "The method is not allowed here", 0},
 	kindNotAcceptable:              {http.StatusNotAcceptable, "The answer cannot be given in that form", 0},
-	kindUnsupportedMedia:           {http.StatusUnsupportedMediaType, "The body is not JSON", 0},
+	kindUnsupportedMedia:           {http.StatusUnsupportedMediaType, "The body has another form than this takes", 0},
 	kindUnprocessable:              {http.StatusUnprocessableEntity, "The request contradicts an earlier one", 0},
 }
 

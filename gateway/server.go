@@ -21,7 +21,9 @@ type Config struct {
 	Service       *Service
 	Authenticator Authenticator
 	Keys          Keys
-	Recorder      Recorder // of failed authentications and of keys
+	// Policies changes the policy; nil: it cannot be changed over HTTP.
+	Policies Policies
+	Recorder Recorder // of failed authentications and of keys
 	// Probers are the checks of /readyz by name. The service's own is added as
 	// "gateway".
 	Probers map[string]Prober

@@ -26,6 +26,7 @@ type app struct {
 	inputs   *inputs        // nil: none are kept
 	workers  *policy.Remote // evaluate what others than the organisation wrote
 	tenants  *tenantPolicies
+	policies *organisation
 	catalog  *catalog
 	executor *executor.Executor
 	service  *gateway.Service
@@ -73,12 +74,11 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if a.executor, err = newExecutor(cfg, a.state.gateway, logger); err != nil {
 		return nil, err
 	}
-	files, source, err := policyFiles(cfg.Policy.Folder)
-	if err != nil {
+	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, a.executor.Renew, logger); err != nil {
 		return nil, err
 	}
 	a.tenants = &tenantPolicies{folder: cfg.Policy.Tenants, policy: a.policy, log: a.log, logger: logger}
-	a.catalog = &catalog{executor: a.executor, policy: a.policy, log: a.log, logger: logger, files: files, source: source}
+	a.catalog = &catalog{executor: a.executor, policies: a.policies, policy: a.policy, logger: logger}
 	executions, err := store.NewExecutions(a.store, cfg.Requests.ResultsMiB<<20)
 	if err != nil {
 		return nil, err
@@ -114,12 +114,12 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies}, logger)
 	if err != nil {
 		return nil, err
 	}
 	a.gateway, err = gateway.New(gateway.Config{
-		Service: a.service, Authenticator: authenticator, Keys: a.keys, Recorder: a.log, Logger: logger, Metrics: metrics,
+		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Recorder: a.log, Logger: logger, Metrics: metrics,
 		Probers:      map[string]gateway.Prober{"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs},
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/policies"
@@ -26,11 +24,9 @@ const activateTimeout = 30 * time.Second
 // name the digest.
 type catalog struct {
 	executor *executor.Executor
+	policies *organisation
 	policy   *policy.Witness
-	log      *audit.Log
 	logger   *slog.Logger
-	files    fs.FS
-	source   string
 
 	mu sync.Mutex // also held while a policy is activated
 	// tried are the digests by name that activation was last tried with, nil
@@ -72,12 +68,16 @@ func (c *catalog) load(ctx context.Context) error {
 	if err != nil {
 		digests = map[string]string{}
 	}
-	return c.activate(ctx, digests)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tried, c.refused = digests, c.policies.start(ctx, digests)
+	return c.refused
 }
 
-// activate puts the policy in force with these digests and records it. What was
-// refused is refused again without being tried: requests cause this, and must
-// not make the gateway compile, or fill the log, once each.
+// activate puts the policy in force with these digests: the very files that are, and
+// not what is in a folder by now. What was refused is refused again without being
+// tried: requests cause this, and must not make the gateway compile, or fill the
+// log, once each.
 func (c *catalog) activate(ctx context.Context, digests map[string]string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,34 +86,11 @@ func (c *catalog) activate(ctx context.Context, digests map[string]string) error
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), activateTimeout)
 	defer cancel()
-	revision, refused := c.policy.Activate(ctx, policy.Bundle{Files: c.files, Source: c.source, Images: digests})
-	if err := c.record(ctx, revision, refused); err != nil {
-		return errors.Join(refused, err) // tried again, until it is in the log
+	err := c.policies.Renew(ctx, digests)
+	if execution.KindOf(err) == execution.KindUnavailable && err != nil {
+		return err // tried again, until it is in the log
 	}
-	first := c.tried == nil
-	c.tried, c.refused = digests, refused
-	if refused == nil && !first {
-		c.executor.Renew()
-	}
-	if refused == nil {
-		c.logger.InfoContext(ctx, "policy is in force", "revision", revision, "source", c.source)
-	}
-	return refused
-}
-
-func (c *catalog) record(ctx context.Context, revision string, refused error) error {
-	rec := execution.Record{
-		Type:   execution.RecordPolicyActivated,
-		Policy: &execution.PolicyChange{Revision: revision, Source: c.source},
-	}
-	if refused != nil {
-		rec.Type = execution.RecordPolicyRefused
-		rec.Policy.Errors = []string{refused.Error()}
-		if broken, ok := errors.AsType[*policy.BundleError](refused); ok {
-			rec.Policy.Errors = broken.Problems
-		}
-	}
-	_, err := c.log.Append(ctx, rec)
+	c.tried, c.refused = digests, err
 	return err
 }
 

@@ -72,12 +72,17 @@ func (c *client) call(ctx context.Context, method, path string, body any) (answe
 		}
 		content = bytes.NewReader(text)
 	}
+	return c.send(ctx, method, path, "application/json", content)
+}
+
+// send sends one request with a body of any type. Its errors are those of call.
+func (c *client) send(ctx context.Context, method, path, contentType string, content io.Reader) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
 		return answer{}, fmt.Errorf("make the request: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key.Reveal())
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", contentType)
 	resp, err := c.http.Do(req)
 	if err != nil && ctx.Err() != nil {
 		return answer{}, errInterrupted

@@ -65,10 +65,19 @@ type SessionsConfig struct {
 
 // PolicyConfig is about the organisation's policy.
 type PolicyConfig struct {
-	Folder      string `yaml:"folder"` // empty: the embedded policy
-	DeadlineMS  int64  `yaml:"deadline_ms"`
-	InputCode   bool   `yaml:"input_code"`  // policies see the code itself
-	Environment string `yaml:"environment"` // policies see it as context.environment
+	Folder string `yaml:"folder"` // empty: the embedded policy
+	// URL is where a bundle server has the policy, in the place of Folder; TokenFile
+	// holds what it is asked with, and every PollMS it is asked again.
+	URL       string `yaml:"url"`
+	TokenFile string `yaml:"token_file"`
+	PollMS    int64  `yaml:"poll_ms"`
+	// Keys is the path of the public keys, one of which must have signed a policy;
+	// empty: none needs to.
+	Keys         string `yaml:"keys"`
+	RequireTests bool   `yaml:"require_tests"` // refuse a policy without tests of its own
+	DeadlineMS   int64  `yaml:"deadline_ms"`
+	InputCode    bool   `yaml:"input_code"`  // policies see the code itself
+	Environment  string `yaml:"environment"` // policies see it as context.environment
 	// Ceilings is the path of a JSON file of what no policy can grant more of;
 	// empty: there are none.
 	Ceilings string `yaml:"ceilings"`
@@ -121,7 +130,7 @@ func defaultConfig() Config {
 		},
 		Sessions:  SessionsConfig{Max: 16},
 		Approvals: ApprovalsConfig{MaxPending: 100, PendingMiB: 256},
-		Policy:    PolicyConfig{DeadlineMS: 50, Inputs: InputsConfig{RetainDays: 30, MaxMiB: 1 << 10}},
+		Policy:    PolicyConfig{DeadlineMS: 50, PollMS: 60_000, Inputs: InputsConfig{RetainDays: 30, MaxMiB: 1 << 10}},
 		Executor: ExecutorConfig{
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
@@ -154,6 +163,7 @@ func (c Config) bounds() []bound {
 		{"sessions.max", int64(c.Sessions.Max), 1, 10_000},
 		{"approvals.max_pending", int64(c.Approvals.MaxPending), 1, 10_000},
 		{"approvals.pending_mib", c.Approvals.PendingMiB, 1, 1 << 20},
+		{"policy.poll_ms", c.Policy.PollMS, 1000, 24 * 60 * 60 * 1000},
 		{"policy.deadline_ms", c.Policy.DeadlineMS, 1, 10_000},
 		{"policy.inputs.retain_days", c.Policy.Inputs.RetainDays, 0, 3650},
 		{"policy.inputs.max_mib", c.Policy.Inputs.MaxMiB, 1, 1 << 20},
@@ -186,6 +196,9 @@ func (c Config) validate() error {
 	errs = append(errs, c.Requests.checkReserved(), c.checkWebhooks())
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
+	}
+	if c.Policy.Folder != "" && c.Policy.URL != "" {
+		errs = append(errs, errors.New("policy.folder and policy.url are both set: the policy can come from one of them"))
 	}
 	if c.Executor.WarmMax < c.Executor.WarmTarget {
 		errs = append(errs, fmt.Errorf("executor.warm_max is %d: it must be at least executor.warm_target, %d", c.Executor.WarmMax, c.Executor.WarmTarget))

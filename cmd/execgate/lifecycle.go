@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/execgate/execgate/audit"
@@ -63,6 +64,11 @@ func (a *app) serve(ctx context.Context, listener net.Listener) error {
 		}
 		return err
 	}
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { a.policies.follow(following) })
+	defer follower.Wait()
+	defer stop()
 	return a.gateway.Serve(ctx, listener)
 }
 
@@ -80,7 +86,7 @@ func (a *app) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := a.catalog.load(ctx); err != nil {
-		a.logger.Error("no policy is in force: every request is denied until it is put right and the gateway restarted", "error", err)
+		a.logger.Error("no policy is in force: every request is denied until there is one; execgate policy push puts one in force", "error", err)
 	}
 	if err := a.tenants.load(ctx); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
+	"github.com/execgate/execgate/policy/activation"
 )
 
 // metricsAtOnce is how many may read the metrics at the same time.
@@ -25,6 +26,8 @@ type parts struct {
 	}
 	policy interface{ Revision() string }
 	inputs interface{ Figures() inputFigures }
+	// policies are counted apart from the policy that is in force.
+	policies interface{ PolicyCounts() activation.Counts }
 }
 
 // metricsHandler answers with the metrics of parts and of the process, as they
@@ -64,6 +67,7 @@ type metrics struct {
 	parts parts
 	descs []*prometheus.Desc
 
+	activations, policyRefusals                        family
 	build, policy                                      family
 	running, queued                                    family
 	decisions, refusals, executions, executionSeconds  family
@@ -79,6 +83,8 @@ type metrics struct {
 func newMetrics(p parts) *metrics {
 	m := &metrics{parts: p}
 	m.build = m.gauge("build_info", "The version that runs; always 1.", "version", "go_version")
+	m.activations = m.counter("policy_activations_total", "Times that the organisation's policy was put in force.")
+	m.policyRefusals = m.counter("policy_refusals_total", "Policies of the organisation that were not put in force.")
 	m.policy = m.gauge("policy_info", "The policy in force, always 1; absent where none is.", "revision")
 
 	m.running = m.gauge("executions_running", "Executions that hold a slot.")
@@ -148,6 +154,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	if revision := m.parts.policy.Revision(); revision != "" {
 		r.value(m.policy, 1, revision)
 	}
+	changes := m.parts.policies.PolicyCounts()
+	r.value(m.activations, float64(changes.Activated))
+	r.value(m.policyRefusals, float64(changes.Refused))
 	m.ofService(r, m.parts.service.Counts())
 	m.ofExecutor(r, m.parts.executor.Stats())
 	durable, signed := m.parts.log.Progress()

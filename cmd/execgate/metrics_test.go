@@ -19,6 +19,7 @@ import (
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
+	"github.com/execgate/execgate/policy/activation"
 	"github.com/execgate/execgate/store"
 )
 
@@ -33,7 +34,10 @@ func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
 func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f, f} }
+func (f *figures) parts() parts               { return parts{f, f, f, f, f, f} }
+func (f *figures) PolicyCounts() activation.Counts {
+	return activation.Counts{Activated: 14, Refused: 15}
+}
 func (f *figures) Figures() inputFigures {
 	return inputFigures{
 		kept:   store.InputCounts{Kept: 9, Lost: map[string]uint64{store.LostOverflow: 10}, Waiting: 11},
@@ -84,6 +88,8 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_approvals_total{record="approval_voided"}`:                                              7,
 		`execgate_inputs_kept_total`:                                                                      9,
 		`execgate_inputs_lost_total{reason="overflow"}`:                                                   10,
+		`execgate_policy_activations_total`:                                                               14,
+		`execgate_policy_refusals_total`:                                                                  15,
 		`execgate_inputs_waiting`:                                                                         11,
 		`execgate_shadow_decisions_total{result="deny_to_allow"}`:                                         12,
 		`execgate_selftest_replays_total{result="same"}`:                                                  13,

@@ -16,7 +16,8 @@ func newPolicy() *cobra.Command {
 		Short: "Test, try out, sign and release policies",
 	}
 	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase(),
-		newPolicyBundle(), newPolicyKeygen(), newPolicySign())
+		newPolicyBundle(), newPolicyKeygen(), newPolicySign(),
+		newPolicyPush(), newPolicyRollback(), newPolicyStatus())
 	return cmd
 }
 

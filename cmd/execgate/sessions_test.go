@@ -27,6 +27,9 @@ func sessionPolicy(t *testing.T, grant string) string {
 		t.Fatal(err)
 	}
 	for _, name := range names {
+		if strings.HasSuffix(name, "_test.rego") {
+			continue // they are of the shipped data
+		}
 		text, err := fs.ReadFile(policies.Files, name)
 		if err != nil {
 			t.Fatal(err)

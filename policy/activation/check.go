@@ -20,6 +20,7 @@ const (
 	CodeTests         = "policy_tests_failed" // its own tests fail, or there are none
 	CodeMustDeny      = "policy_allows_what_none_may"
 	CodeTooSlow       = "policy_too_slow" // it does not answer an ordinary question within the deadline
+	CodeUntried       = "policy_untried"  // through no fault of its own
 	CodeNothingBefore = "policy_nothing_before"
 )
 
@@ -38,10 +39,11 @@ func (m *Manager) check(ctx context.Context, c Candidate) error {
 	if c.Files.Digest() == m.cfg.Shipped {
 		return nil
 	}
-	if err := m.checkSignature(c); err != nil {
+	images, highest := m.present()
+	if err := m.checkSignature(c, highest); err != nil {
 		return err
 	}
-	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: m.images}
+	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: images}
 	revision, err := m.cfg.Workers.Load(ctx, bundle)
 	if err != nil {
 		return err
@@ -60,7 +62,7 @@ func (m *Manager) check(ctx context.Context, c Candidate) error {
 
 // checkSignature wants a signature where keys are configured, and a sequence above
 // every one before: who holds an old bundle, signed as it is, cannot bring it back.
-func (m *Manager) checkSignature(c Candidate) error {
+func (m *Manager) checkSignature(c Candidate, highest uint64) error {
 	if len(m.cfg.Keys) == 0 {
 		return nil
 	}
@@ -70,8 +72,8 @@ func (m *Manager) checkSignature(c Candidate) error {
 	if err := m.cfg.Keys.Verify(c.Files, c.Signature); err != nil {
 		return fault(CodeUnsigned, err)
 	}
-	if c.Signature.Sequence <= m.history.Highest {
-		return fault(CodeSequence, fmt.Errorf("its sequence is %d, and %d was in force already: sign it with a higher one, or go back by a rollback", c.Signature.Sequence, m.history.Highest))
+	if c.Signature.Sequence <= highest {
+		return fault(CodeSequence, fmt.Errorf("its sequence is %d, and %d was in force already: sign it with a higher one, or go back by a rollback", c.Signature.Sequence, highest))
 	}
 	return nil
 }
@@ -134,7 +136,7 @@ func faultOf(err error) *execution.Error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &execution.Error{Kind: execution.KindInvalid, Code: CodeTooSlow, Detail: "the policy is refused: it takes too long to compile or to test", Err: err}
 	}
-	return &execution.Error{Kind: execution.KindInvalid, Code: CodeBroken, Detail: "the policy is refused: it could not be tried; the gateway's log has the error", Err: err}
+	return &execution.Error{Kind: execution.KindUnavailable, Code: CodeUntried, Detail: "the policy could not be tried; the gateway's log has the error", Err: err}
 }
 
 // The bounds of what a record says of a refusal.

@@ -50,10 +50,18 @@ func ReadFolder(folder string) (Candidate, error) {
 // are seldom changed all at once.
 const settle = 300 * time.Millisecond
 
-// Watch calls changed when something in folder has changed and it has been left
-// alone for a moment, until ctx ends. It is told of more than counts, and of nothing
-// twice at once. An error means that the folder cannot be watched.
-func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func(context.Context)) error {
+// settleAtMost is how long a folder is waited for that is not left alone.
+const settleAtMost = 10 * time.Second
+
+// lookAgain is when changed is called again where it asks for that.
+const lookAgain = 5 * time.Second
+
+// Watch calls changed when something in folder has changed, or the folder itself is
+// another, and it has been left alone for a moment, until ctx ends. It is told of
+// more than counts, and of nothing twice at once. An error means that the folder
+// cannot be watched.
+func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func(context.Context) (again bool)) error {
+	folder = filepath.Clean(folder)
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", folder, err)
@@ -62,28 +70,49 @@ func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func
 	if err := watchAll(watcher, folder); err != nil {
 		return fmt.Errorf("watch %s: %w", folder, err)
 	}
+	// It may be replaced as a whole, which only the folder that it stands in tells.
+	if err := watcher.Add(filepath.Dir(folder)); err != nil {
+		return fmt.Errorf("watch %s: %w", folder, err)
+	}
 	quiet := time.NewTimer(0) // what changed before it was watched is seen too
 	defer quiet.Stop()
+	var since time.Time // the first change that was not told of
+	put := func() {
+		if since.IsZero() {
+			since = time.Now()
+		}
+		quiet.Reset(max(0, min(settle, settleAtMost-time.Since(since))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, open := <-watcher.Events:
+		case event, open := <-watcher.Events:
 			if !open {
 				return fmt.Errorf("watch %s: the watch has ended", folder)
 			}
-			quiet.Reset(settle)
+			if within(folder, filepath.Clean(event.Name)) { // and not a neighbour of the folder's
+				put()
+			}
 		case err := <-watcher.Errors:
 			// Events may be lost: looking again loses nothing.
 			logger.WarnContext(ctx, "watching the policy's folder", "folder", folder, "error", err)
-			quiet.Reset(settle)
+			put()
 		case <-quiet.C:
 			if err := watchAll(watcher, folder); err != nil {
 				logger.WarnContext(ctx, "watching the policy's folder", "folder", folder, "error", err)
 			}
-			changed(ctx)
+			since = time.Time{}
+			if changed(ctx) {
+				quiet.Reset(lookAgain)
+			}
 		}
 	}
+}
+
+// within reports whether path is folder, or in it.
+func within(folder, path string) bool {
+	return path == folder || folder == "." || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
 }
 
 // watchAll watches a folder and those in it, as far as they count. One that is

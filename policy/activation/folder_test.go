@@ -5,10 +5,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/execgate/execgate/policy/activation"
+	"golang.org/x/sys/unix"
 )
 
 func write(t *testing.T, path, text string) {
@@ -34,7 +36,7 @@ func watched(t *testing.T, folder string) <-chan activation.Candidate {
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, ended := make(chan activation.Candidate), make(chan error, 1)
 	go func() {
-		ended <- activation.Watch(ctx, folder, slog.New(slog.DiscardHandler), func(ctx context.Context) {
+		ended <- activation.Watch(ctx, folder, slog.New(slog.DiscardHandler), func(ctx context.Context) bool {
 			c, err := activation.ReadFolder(folder)
 			if err != nil {
 				t.Error(err)
@@ -43,6 +45,7 @@ func watched(t *testing.T, folder string) <-chan activation.Candidate {
 			case seen <- c:
 			case <-ctx.Done():
 			}
+			return false
 		})
 	}()
 	t.Cleanup(func() {
@@ -136,5 +139,82 @@ func TestFoldersThatLeadOut(t *testing.T) {
 	}
 	if err := activation.Watch(t.Context(), filepath.Join(outside, "missing"), slog.New(slog.DiscardHandler), nil); err == nil {
 		t.Error("a folder that is not there is watched")
+	}
+}
+
+// A folder that is put in the place of the watched one is noticed, and so is what
+// changes in it from then on.
+func TestFolderThatIsReplaced(t *testing.T) {
+	parent := t.TempDir()
+	folder := filepath.Join(parent, "policy")
+	write := func(folder, code string) {
+		t.Helper()
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "p.rego"), saying(code).Files["p.rego"], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(folder, "old")
+	seen := watched(t, folder)
+	until := func(code string) {
+		t.Helper()
+		for c := range seen {
+			if c.Files.Digest() == saying(code).Files.Digest() {
+				return
+			}
+		}
+	}
+	until("old")
+	write(folder+".next", "new")
+	// In one step, as RENAME_EXCHANGE does, or two names would be there for a moment.
+	if err := unix.Renameat2(unix.AT_FDCWD, folder, unix.AT_FDCWD, folder+".next", unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	until("new")
+	write(folder, "newest")
+	until("newest")
+}
+
+// A folder's policy comes into force when it changes; what is refused is tried and
+// recorded once.
+func TestFollower(t *testing.T) {
+	folder := t.TempDir()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, "p.rego"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(string(saying("first").Files["p.rego"]))
+	p := newPlace(t)
+	first, err := activation.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.mustStart(first)
+	f := activation.NewFollower(m, folder, first)
+	look := func(again bool, says, records string) {
+		t.Helper()
+		for range 2 { // the second time there is nothing new
+			if got := f.Look(t.Context()); got != again || p.says() != says || strings.Join(p.types(), " ") != records {
+				t.Errorf("look %v, says %s, records %v", got, p.says(), p.types())
+			}
+		}
+	}
+	look(false, "first", "policy_activated")
+	write("package execgate\n\ndecision := {")
+	look(false, "first", "policy_activated policy_refused")
+	write(string(saying("second").Files["p.rego"]))
+	look(false, "second", "policy_activated policy_refused policy_activated")
+	if err := m.Rollback(t.Context(), somebody); err != nil {
+		t.Fatal(err)
+	}
+	look(false, "first", "policy_activated policy_refused policy_activated policy_activated") // the rollback stays
+	link(t, "p.rego", filepath.Join(folder, "q.rego"))
+	look(true, "first", "policy_activated policy_refused policy_activated policy_activated policy_refused")
+	if s := m.State(); s.Refused == nil || s.Refused.Code != activation.CodeBroken {
+		t.Errorf("refused is %+v", s.Refused)
 	}
 }

@@ -1,6 +1,7 @@
 package activation
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,8 @@ type Candidate struct {
 type Manager struct {
 	cfg Config
 
-	mu      sync.Mutex // one change at a time
+	trying  sync.Mutex // one candidate is tried at a time; taken before mu
+	mu      sync.Mutex // one change at a time; held only for what is quick
 	history history
 	images  map[string]string
 
@@ -100,17 +102,22 @@ func New(cfg Config) (*Manager, error) {
 // nothing is in force. unread is why the configured one
 // could not be read at all.
 func (m *Manager) Start(ctx context.Context, images map[string]string, configured Candidate, unread error) error {
+	m.trying.Lock()
+	defer m.trying.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.images = images
+	wanted := unread == nil && m.wants(configured)
+	m.mu.Unlock()
 	err := unread
 	if unread != nil {
 		m.refuse(ctx, configured, &execution.Error{Kind: execution.KindInvalid, Code: CodeUnreadable, Detail: "the policy cannot be read", Err: unread}, unread)
-	} else if m.wants(configured) {
+	} else if wanted {
 		if err = m.submit(ctx, configured); err == nil {
 			return nil
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	last, kept := m.history.active()
 	if !kept {
 		if err == nil {
@@ -118,8 +125,12 @@ func (m *Manager) Start(ctx context.Context, images map[string]string, configure
 		}
 		return err
 	}
-	files, _, readErr := m.history.read(last)
+	files, signature, readErr := m.history.read(last)
+	if readErr == nil {
+		readErr = m.trusted(last, files, signature)
+	}
 	if readErr != nil {
+		m.refuse(ctx, Candidate{Files: files, Source: last.Source}, faultOf(readErr), readErr)
 		return errors.Join(err, readErr)
 	}
 	if swapErr := m.swap(ctx, files, last, nil); swapErr != nil {
@@ -128,27 +139,42 @@ func (m *Manager) Start(ctx context.Context, images map[string]string, configure
 	return nil
 }
 
-// wants reports whether what is configured is to be put in force at a start: there
-// is nothing else, or it has changed since it was last looked at. The policy that
-// the program brings never takes the place of another.
+// wants reports whether what is configured is to be tried at a start. What somebody
+// put in force, or went back to, stays until there is something new where the
+// policy is configured; the one that the program brings is never that.
 func (m *Manager) wants(configured Candidate) bool {
 	last, kept := m.history.active()
 	digest := configured.Files.Digest()
 	switch {
 	case !kept:
 		return true
-	case digest == m.cfg.Shipped:
-		return last.Source == configured.Source && last.Digest != digest
+	case last.By != "":
+		return digest != m.cfg.Shipped && m.history.Seen[configured.Source] != digest
 	}
-	return m.history.Seen[configured.Source] != digest
+	return last.Source != configured.Source || last.Digest != digest
+}
+
+// trusted holds a bundle that was kept against the keys there are now: they may be
+// others than when it came.
+func (m *Manager) trusted(is execution.PolicyActivation, files policy.Files, signature *policy.Signature) error {
+	if len(m.cfg.Keys) == 0 || is.Digest == m.cfg.Shipped {
+		return nil
+	}
+	if signature == nil {
+		return fault(CodeUnsigned, errors.New("the policy that was kept has no signature, and one is asked for now"))
+	}
+	if err := m.cfg.Keys.Verify(files, signature); err != nil {
+		return fault(CodeUnsigned, err)
+	}
+	return nil
 }
 
 // Submit checks a candidate and puts it in force. Its error is an
 // *execution.Error with a code of this package that says what is wrong; the policy
 // in force is then as it was. One that is in force already is no error.
 func (m *Manager) Submit(ctx context.Context, c Candidate) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.trying.Lock()
+	defer m.trying.Unlock()
 	return m.submit(ctx, c)
 }
 
@@ -160,14 +186,18 @@ func (m *Manager) submit(ctx context.Context, c Candidate) error {
 	if c.By != nil {
 		bundle.By = c.By.Subject
 	}
-	if last, ok := m.history.active(); ok && last.Digest == bundle.Digest && last.Sequence == bundle.Sequence && m.cfg.Engine.Revision() != "" {
-		return m.history.see(c.Source, bundle.Digest)
+	if known, err := m.inForce(c, bundle); known {
+		return err
 	}
-	err := m.check(ctx, c)
+	err := m.check(ctx, c) // it takes its time: whoever needs mu is not kept waiting
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err == nil {
 		err = m.swap(ctx, c.Files, bundle, c.By)
 	}
-	if seen := m.history.see(c.Source, bundle.Digest); seen != nil {
+	if err != nil && faultOf(err).Kind == execution.KindUnavailable {
+		// It was not the policy's fault, and is tried again.
+	} else if seen := m.history.see(c.Source, bundle.Digest); seen != nil {
 		m.cfg.Logger.ErrorContext(ctx, "the policies that were in force cannot be kept", "error", seen)
 	}
 	if err != nil {
@@ -175,11 +205,52 @@ func (m *Manager) submit(ctx context.Context, c Candidate) error {
 		m.refuse(ctx, c, fault, err)
 		return fault
 	}
+	m.forgive()
 	if err := m.history.push(bundle, c.Files, c.Signature); err != nil {
 		// It is in force all the same: a rollback, or a restart, may lack it.
 		m.cfg.Logger.ErrorContext(ctx, "the policies that were in force cannot be kept", "error", err)
 	}
 	return nil
+}
+
+// SubmitArchive submits the bundle in an archive that was sent by somebody.
+func (m *Manager) SubmitArchive(ctx context.Context, archive []byte, source string, by *execution.Principal) error {
+	c := Candidate{Source: source, By: by}
+	var err error
+	if c.Files, c.Signature, err = policy.ReadArchive(bytes.NewReader(archive)); err != nil {
+		fault := faultOf(err)
+		m.refuse(ctx, Candidate{Source: source, By: by}, fault, err)
+		return fault
+	}
+	return m.Submit(ctx, c)
+}
+
+// inForce reports whether a candidate is in force already, and then remembers that
+// it was seen.
+func (m *Manager) inForce(c Candidate, bundle execution.PolicyActivation) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last, ok := m.history.active()
+	if !ok || last.Digest != bundle.Digest || last.Sequence != bundle.Sequence || m.cfg.Engine.Revision() == "" {
+		return false, nil
+	}
+	return true, m.history.see(c.Source, bundle.Digest)
+}
+
+// present is what a candidate is tried with: the images, and the highest sequence.
+func (m *Manager) present() (images map[string]string, highest uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.images, m.history.Highest
+}
+
+// Unreadable records that a source has nothing that could be tried.
+func (m *Manager) Unreadable(ctx context.Context, source string, err error) {
+	fault := &execution.Error{Kind: execution.KindUnavailable, Code: CodeUnreadable, Detail: "the policy cannot be read", Err: err}
+	if broken, ok := errors.AsType[*policy.BundleError](err); ok {
+		fault = faultOf(broken)
+	}
+	m.refuse(ctx, Candidate{Source: source}, fault, err)
 }
 
 // Rollback puts the policy in force that was before the present one. Its error is
@@ -192,8 +263,13 @@ func (m *Manager) Rollback(ctx context.Context, by *execution.Principal) error {
 		return &execution.Error{Kind: execution.KindConflict, Code: CodeNothingBefore, Detail: "there is no policy to go back to"}
 	}
 	files, signature, err := m.history.read(bundle)
+	if err == nil {
+		err = m.trusted(bundle, files, signature)
+	}
 	if err != nil {
-		return err
+		fault := faultOf(err)
+		m.refuse(ctx, Candidate{Files: files, Source: bundle.Source, By: by}, fault, err)
+		return fault
 	}
 	bundle.Since, bundle.By = time.Now().UTC(), ""
 	if by != nil {
@@ -202,7 +278,15 @@ func (m *Manager) Rollback(ctx context.Context, by *execution.Principal) error {
 	if err := m.swap(ctx, files, bundle, by); err != nil {
 		return err
 	}
+	m.forgive()
 	return m.history.push(bundle, files, signature)
+}
+
+// forgive forgets the last refusal, since another policy came into force after it.
+func (m *Manager) forgive() {
+	m.state.Lock()
+	defer m.state.Unlock()
+	m.refused = nil
 }
 
 // Renew puts the present policy in force again with other digests of images.
@@ -212,19 +296,22 @@ func (m *Manager) Renew(ctx context.Context, images map[string]string) error {
 	if maps.Equal(m.images, images) && m.cfg.Engine.Revision() != "" {
 		return nil
 	}
+	before := m.images
+	m.images = images
 	last, ok := m.history.active()
 	if !ok {
 		return errors.New("no policy is in force")
 	}
 	files, _, err := m.history.read(last)
 	if err != nil {
-		return err
-	}
-	before := m.images
-	m.images = images
-	if err := m.swap(ctx, files, last, nil); err != nil {
 		m.images = before
 		return err
+	}
+	if err := m.swap(ctx, files, last, nil); err != nil {
+		m.images = before
+		fault := faultOf(err)
+		m.refuse(ctx, Candidate{Files: files, Source: last.Source}, fault, err)
+		return fault
 	}
 	return nil
 }
@@ -250,7 +337,6 @@ func (m *Manager) swap(ctx context.Context, files policy.Files, is execution.Pol
 		}, m.undo(ctx, before))
 	}
 	m.state.Lock()
-	m.refused = nil
 	m.counts.Activated++
 	m.state.Unlock()
 	m.cfg.Logger.InfoContext(ctx, "policy is in force", "revision", revision, "source", is.Source, "sequence", is.Sequence)
@@ -283,7 +369,6 @@ func (m *Manager) refuse(ctx context.Context, c Candidate, fault *execution.Erro
 	if c.Files != nil {
 		refusal.Digest = c.Files.Digest()
 		change.Digest = refusal.Digest
-		change.Revision, _ = policy.Bundle{Files: c.Files, Images: m.images}.Revision()
 	}
 	if c.Signature != nil {
 		change.Sequence = c.Signature.Sequence

@@ -286,6 +286,68 @@ func TestSignedBundles(t *testing.T) {
 	}
 }
 
+// somebody is who changes the policy by hand.
+var somebody = &execution.Principal{Subject: "ak_01", Tenant: "default"}
+
+func elsewhere(c activation.Candidate) activation.Candidate {
+	c.Source = "elsewhere"
+	return c
+}
+
+// What was kept needs a signature too, where one is asked for by now.
+func TestKeptBundleThatNobodySigned(t *testing.T) {
+	p := newPlace(t)
+	m := p.mustStart(saying("first"))
+	if err := m.Submit(t.Context(), saying("second")); err != nil {
+		t.Fatal(err)
+	}
+	public, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cfg.Keys = policy.Keys{public}
+	m, err = p.start(saying("second"))
+	if codeOf(err) != activation.CodeUnsigned || p.engine.Revision() != "" {
+		t.Errorf("%v, in force is %s", err, p.engine.Revision())
+	}
+	if err := m.Rollback(t.Context(), somebody); codeOf(err) != activation.CodeUnsigned {
+		t.Errorf("back to one without a signature: %v", err)
+	}
+}
+
+// A candidate that takes its time keeps nobody waiting: not those who ask, not an
+// image that changes, not a rollback.
+func TestCandidateThatTakesItsTime(t *testing.T) {
+	p := newPlace(t)
+	trying, done := make(chan struct{}), make(chan struct{})
+	m := p.mustStart(saying("first"))
+	if err := m.Submit(t.Context(), saying("second")); err != nil {
+		t.Fatal(err)
+	}
+	p.cfg.MustDeny = func(context.Context, policy.Bundle) error {
+		close(trying)
+		<-done
+		return nil
+	}
+	m = p.mustStart(saying("second"))
+	submitted := make(chan error, 1)
+	go func() { submitted <- m.Submit(t.Context(), saying("slow")) }()
+	<-trying
+	if s := m.State(); s.Active == nil || s.Active.Digest != saying("second").Files.Digest() {
+		t.Errorf("state is %+v", s)
+	}
+	if err := m.Renew(t.Context(), map[string]string{"python": "sha256:1"}); err != nil {
+		t.Error(err)
+	}
+	if err := m.Rollback(t.Context(), somebody); err != nil || p.says() != "first" {
+		t.Errorf("%v, says %s", err, p.says())
+	}
+	close(done)
+	if err := <-submitted; err != nil || p.says() != "slow" {
+		t.Errorf("%v, says %s", err, p.says())
+	}
+}
+
 func TestStarts(t *testing.T) {
 	for name, test := range map[string]struct {
 		then func(*place, *activation.Manager) // in the first life
@@ -297,16 +359,27 @@ func TestStarts(t *testing.T) {
 		"broken while it was":  {next: rego("package"), says: "first"},
 		"another from the API": {then: func(p *place, m *activation.Manager) {
 			c := saying("api")
-			c.Source = "api"
+			c.Source, c.By = "api", somebody
 			if err := m.Submit(p.t.Context(), c); err != nil {
 				p.t.Fatal(err)
 			}
 		}, next: saying("first"), says: "api"},
 		"rolled back": {then: func(p *place, m *activation.Manager) {
-			if err := errors.Join(m.Submit(p.t.Context(), saying("bad")), m.Rollback(p.t.Context(), nil)); err != nil {
+			if err := errors.Join(m.Submit(p.t.Context(), saying("bad")), m.Rollback(p.t.Context(), somebody)); err != nil {
 				p.t.Fatal(err)
 			}
 		}, next: saying("bad"), says: "first"},
+		"configured elsewhere": {next: elsewhere(saying("other")), says: "other"},
+		"elsewhere and back": {then: func(p *place, _ *activation.Manager) {
+			p.mustStart(elsewhere(saying("other")))
+		}, next: saying("first"), says: "first"},
+		"the API, then configured elsewhere": {then: func(p *place, m *activation.Manager) {
+			c := saying("api")
+			c.By = somebody
+			if err := m.Submit(p.t.Context(), c); err != nil {
+				p.t.Fatal(err)
+			}
+		}, next: elsewhere(saying("other")), says: "other"},
 		"refused before, as it was": {then: func(p *place, m *activation.Manager) {
 			if m.Submit(p.t.Context(), rego("package")) == nil {
 				p.t.Fatal("taken")
@@ -350,7 +423,9 @@ func TestShippedPolicy(t *testing.T) {
 	}
 	p.cfg.Keys = nil
 	m := p.mustStart(shipped("new"))
-	if err := m.Submit(t.Context(), saying("ours")); err != nil {
+	ours := saying("ours")
+	ours.By = somebody
+	if err := m.Submit(t.Context(), ours); err != nil {
 		t.Fatal(err)
 	}
 	p.cfg.Shipped = shipped("newest").Files.Digest()

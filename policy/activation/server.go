@@ -27,7 +27,10 @@ type ServerConfig struct {
 	// Interval is the time between two requests. A tenth of it, more or less, is
 	// left to chance, so that many gateways do not come at once.
 	Interval time.Duration
-	Logger   *slog.Logger
+	// Unreadable is told, where it is not nil, that the server gives no bundle, once
+	// for as long as that is so.
+	Unreadable func(ctx context.Context, err error)
+	Logger     *slog.Logger
 }
 
 // Server is a bundle server over HTTP.
@@ -35,6 +38,7 @@ type Server struct {
 	cfg  ServerConfig
 	http *http.Client
 	etag string // of the bundle that was last looked at
+	down bool   // it gave none when it was last asked
 }
 
 // fetchTimeout bounds one request with its answer.
@@ -81,6 +85,10 @@ func (s *Server) Run(ctx context.Context, submit func(context.Context, Candidate
 // changed; one that could not be recorded is.
 func (s *Server) poll(ctx context.Context, submit func(context.Context, Candidate) error) error {
 	c, etag, err := s.fetch(ctx)
+	if err != nil && !s.down && ctx.Err() == nil && s.cfg.Unreadable != nil {
+		s.cfg.Unreadable(ctx, err)
+	}
+	s.down = err != nil
 	if err != nil || c == nil {
 		return err
 	}
@@ -91,6 +99,20 @@ func (s *Server) poll(ctx context.Context, submit func(context.Context, Candidat
 	s.etag = etag
 	return nil // a refusal has been logged and recorded
 }
+
+// First returns what the server has at a start. Run does not submit that again.
+func (s *Server) First(ctx context.Context) (Candidate, error) {
+	c, etag, err := s.fetch(ctx)
+	s.down = err != nil
+	if err != nil {
+		return Candidate{Source: s.cfg.URL}, err
+	}
+	s.etag = etag
+	return *c, nil
+}
+
+// Again has Run submit what the server has, though First has returned it.
+func (s *Server) Again() { s.etag = "" }
 
 // fetch returns the bundle; nil where it is the one that was last looked at.
 func (s *Server) fetch(ctx context.Context) (c *Candidate, etag string, err error) {
@@ -116,6 +138,9 @@ func (s *Server) fetch(ctx context.Context) (c *Candidate, etag string, err erro
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotModified:
+		if s.etag == "" {
+			return nil, "", errors.New("it answers 304, and was not asked whether anything changed")
+		}
 		return nil, "", nil
 	default:
 		return nil, "", fmt.Errorf("it answers %s", response.Status)

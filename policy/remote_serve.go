@@ -92,20 +92,29 @@ func (s *served) evaluate(request workerRequest) (*Answer, error) {
 	if p == nil {
 		return nil, fmt.Errorf("the policy %s is not loaded", request.Revision)
 	}
-	_, value, err := readInput(request.Input)
-	if err != nil {
-		return nil, fmt.Errorf("read input: %w", err)
-	}
 	var tracer topdown.QueryTracer
 	events := &eventTracer{}
 	if request.Full {
 		tracer = events
 	}
-	answer := &Answer{Modes: make(map[string]string, len(p.modes))}
+	answer, err := p.answerJSON(context.Background(), request.Input, tracer)
+	if err == nil && answer.Failure == nil && request.Full {
+		answer.Trace, answer.Truncated = events.text()
+	}
+	return &answer, err
+}
+
+// answerJSON asks a policy about an input document, and answers as workers do.
+func (p *policy) answerJSON(ctx context.Context, inputJSON []byte, tracer topdown.QueryTracer) (Answer, error) {
+	_, value, err := readInput(inputJSON)
+	if err != nil {
+		return Answer{}, fmt.Errorf("read input: %w", err)
+	}
+	answer := Answer{Modes: make(map[string]string, len(p.modes))}
 	for id, is := range p.modes {
 		answer.Modes[id] = string(is)
 	}
-	document, failed := p.answer(context.Background(), value, topdown.NewCancel(), tracer)
+	document, failed := p.answer(ctx, value, topdown.NewCancel(), tracer)
 	if failed != nil {
 		answer.Failure = &failed.reason
 		if failed.err != nil {
@@ -114,10 +123,7 @@ func (s *served) evaluate(request workerRequest) (*Answer, error) {
 		return answer, nil
 	}
 	if answer.Document, err = documentJSON(document); err != nil {
-		return nil, fmt.Errorf("encode decision document: %w", err)
-	}
-	if request.Full {
-		answer.Trace, answer.Truncated = events.text()
+		return Answer{}, fmt.Errorf("encode decision document: %w", err)
 	}
 	return answer, nil
 }

@@ -13,9 +13,9 @@ import (
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Test, try out, sign and release policies",
+		Short: "Check, test, try out, sign and release policies",
 	}
-	group(cmd, newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase(),
+	group(cmd, newPolicyCheck(), newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase(),
 		newPolicyBundle(), newPolicyKeygen(), newPolicySign(),
 		newPolicyPush(), newPolicyRollback(), newPolicyStatus())
 	return cmd
@@ -23,6 +23,7 @@ func newPolicy() *cobra.Command {
 
 func newPolicyTest() *cobra.Command {
 	var output format
+	var minCoverage float64
 	cmd := &cobra.Command{
 		Use:   "test [DIR]",
 		Short: "Run a policy's own tests, with coverage (default: the embedded policy)",
@@ -44,12 +45,13 @@ func newPolicyTest() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !report.Passed() {
+			if !report.Passed() || report.Coverage < minCoverage {
 				return exitCode(exitFailed)
 			}
 			return nil
 		},
 	}
+	cmd.Flags().Float64Var(&minCoverage, "min-coverage", 0, "fail where the tests cover less of the rules, in percent")
 	output.register(cmd, "text, or json for every test")
 	return cmd
 }

@@ -2,7 +2,6 @@ package activation
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 
@@ -23,11 +22,6 @@ const (
 	CodeUntried       = "policy_untried"  // through no fault of its own
 	CodeNothingBefore = "policy_nothing_before"
 )
-
-// sample is an ordinary question, for the time that an answer takes.
-//
-//go:embed sample.json
-var sample []byte
 
 // sampled is how often the ordinary question is asked at most: an answer is slower
 // the first time, and a busy machine is not the policy's fault.
@@ -52,12 +46,10 @@ func (m *Manager) check(ctx context.Context, c Candidate) error {
 	if err := m.checkTests(ctx, bundle); err != nil {
 		return err
 	}
-	if m.cfg.MustDeny != nil {
-		if err := m.cfg.MustDeny(ctx, bundle); err != nil {
-			return fault(CodeMustDeny, err)
-		}
+	if err := m.checkTime(ctx, revision); err != nil {
+		return err
 	}
-	return m.checkTime(ctx, revision)
+	return m.checkMustDeny(ctx, c.Files, images, revision)
 }
 
 // checkSignature wants a signature where keys are configured, and a sequence above
@@ -100,9 +92,13 @@ func (m *Manager) checkTests(ctx context.Context, bundle policy.Bundle) error {
 
 // checkTime wants an answer to an ordinary question within the deadline that
 // questions have. What the answer is does not matter here.
-func (m *Manager) checkTime(ctx context.Context, revision string) (err error) {
+func (m *Manager) checkTime(ctx context.Context, revision string) error {
+	question, err := policy.OrdinaryQuestion()
+	if err != nil {
+		return err
+	}
 	for range sampled {
-		if _, err = m.cfg.Workers.Evaluate(ctx, "candidate", revision, sample, false); err == nil {
+		if _, err = m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, question, false); err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -110,6 +106,28 @@ func (m *Manager) checkTime(ctx context.Context, revision string) (err error) {
 		}
 	}
 	return fault(CodeTooSlow, fmt.Errorf("it gave no answer to an ordinary question in time: %w", err))
+}
+
+// candidateKey is under what a candidate waits for a worker: no tenant's name, so that
+// none waits behind it.
+func candidateKey(revision string) string { return "candidate " + revision }
+
+// checkMustDeny wants a denial of what every policy denies.
+func (m *Manager) checkMustDeny(ctx context.Context, files policy.Files, images map[string]string, revision string) error {
+	report, err := policy.MustDeny(ctx, files, images, func(ctx context.Context, input []byte) (policy.Answer, error) {
+		answer, err := m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, input, false)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return policy.Answer{}, nil // a denial, as it would be in force
+		}
+		return answer, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := report.Err(); err != nil {
+		return fault(CodeMustDeny, err)
+	}
+	return nil
 }
 
 // fault is what is wrong with a candidate, by its code.

@@ -38,9 +38,6 @@ type Workers interface {
 type Config struct {
 	Engine  Engine
 	Workers Workers
-	// MustDeny holds a candidate against cases that every policy denies; nil: there
-	// are none.
-	MustDeny func(ctx context.Context, bundle policy.Bundle) error
 	// Keys are those of which a candidate needs a signature; none: it needs none.
 	Keys policy.Keys
 	// RequireTests refuses candidates that have no tests.

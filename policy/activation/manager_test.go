@@ -124,6 +124,26 @@ func saying(code string) activation.Candidate {
 decision := {"effect": "deny", "reasons": [{"code": "` + code + `"}]}`)
 }
 
+// open is a policy that forbids what it knows, and lets everything else pass.
+const open = `package execgate
+
+decision := {"effect": "deny"} if input.principal.tenant == "evil"
+
+decision := {"effect": "allow"} if not input.principal.tenant == "evil"`
+
+// held are workers that run no tests before done, and say when they are asked to.
+type held struct {
+	activation.Workers
+	trying chan<- struct{}
+	done   <-chan struct{}
+}
+
+func (h *held) Test(ctx context.Context, b policy.Bundle) (policy.TestReport, error) {
+	close(h.trying)
+	<-h.done
+	return h.Workers.Test(ctx, b)
+}
+
 func rego(text string) activation.Candidate {
 	return activation.Candidate{Files: policy.Files{"p.rego": []byte(text)}, Source: "the test"}
 }
@@ -187,12 +207,6 @@ func TestBundlesThatAreRefused(t *testing.T) {
 	failing.Files = policy.Files{"p.rego": failing.Files["p.rego"], "p_test.rego": []byte("package execgate_test\n\ntest_it if false\n")}
 	p := newPlace(t)
 	p.cfg.RequireTests = false
-	p.cfg.MustDeny = func(_ context.Context, b policy.Bundle) error {
-		if text, _ := b.Files.(policy.Files); strings.Contains(string(text["p.rego"]), "evil") {
-			return &policy.BundleError{Problems: []string{"case unknown_tenant is allowed"}}
-		}
-		return nil
-	}
 	m := p.mustStart(saying("good"))
 	for name, test := range map[string]struct {
 		c          activation.Candidate
@@ -202,7 +216,7 @@ func TestBundlesThatAreRefused(t *testing.T) {
 		"empty":         {activation.Candidate{Files: policy.Files{}, Source: "s"}, activation.CodeBroken, "no .rego"},
 		"builtin":       {rego("package execgate\n\ndecision := opa.runtime()"), activation.CodeBroken, "opa.runtime"},
 		"its own tests": {failing, activation.CodeTests, "test_it"},
-		"must deny":     {saying("evil"), activation.CodeMustDeny, "unknown_tenant"},
+		"must deny":     {rego(open), activation.CodeMustDeny, "tenant.missing"},
 		"slow":          {rego(doubling.String()), activation.CodeTooSlow, "in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -324,11 +338,7 @@ func TestCandidateThatTakesItsTime(t *testing.T) {
 	if err := m.Submit(t.Context(), saying("second")); err != nil {
 		t.Fatal(err)
 	}
-	p.cfg.MustDeny = func(context.Context, policy.Bundle) error {
-		close(trying)
-		<-done
-		return nil
-	}
+	p.cfg.Workers = &held{Workers: p.cfg.Workers, trying: trying, done: done}
 	m = p.mustStart(saying("second"))
 	submitted := make(chan error, 1)
 	go func() { submitted <- m.Submit(t.Context(), saying("slow")) }()

@@ -1,0 +1,137 @@
+package policy_test
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/execgate/execgate/policies"
+	"github.com/execgate/execgate/policy"
+)
+
+func check(t *testing.T, files fstest.MapFS) []policy.Finding {
+	t.Helper()
+	report, err := policy.Check(t.Context(), files, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report.Findings
+}
+
+func TestNothingIsFoundInTheShippedPolicy(t *testing.T) {
+	report, err := policy.Check(t.Context(), policies.Files, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range report.Findings {
+		t.Errorf("%s:%d: %s: %s", f.File, f.Line, f.Code, f.Message)
+	}
+	if !strings.HasPrefix(report.Digest, "sha256:") {
+		t.Errorf("digest %q", report.Digest)
+	}
+}
+
+// Each rule is put into a policy that is otherwise in order; codes are those found
+// in it, with the line in the rule (from 1).
+func TestLint(t *testing.T) {
+	const before = "package execgate\n\nimport input.action as asked\n\n"
+	for name, test := range map[string]struct {
+		rule  string
+		finds []string
+	}{
+		"granted by name":                {"ok if input.action.kind in {\"execute\"}", nil},
+		"not in a list":                  {"ok if not input.action.kind in {\"audit_read\"}", []string{"open-negation:1"}},
+		"not equal in an allow":          {"ok if input.action.kind != \"audit_read\"", []string{"open-inequality:1"}},
+		"not equal by an import":         {"ok if asked.kind != \"audit_read\"", []string{"open-inequality:1"}},
+		"not equal by a variable":        {"ok if {\n\tkind := input.action.kind\n\tkind != \"audit_read\"\n}", []string{"open-inequality:3"}},
+		"the import itself":              {"ok if not asked", []string{"open-negation:1"}},
+		"whether it is there":            {"ok if input.action.tool != \"\"", nil},
+		"negated function":               {"bad(x) if x == \"evil\"\n\nok if not bad(input.action.tool)", []string{"open-negation:3"}},
+		"negated rule over the input":    {"bad if input.action.tool == \"evil\"\n\nok if not bad", []string{"open-negation:3"}},
+		"negated rule of a rule":         {"worse if input.action.tool == \"evil\"\n\nbad if worse\n\nok if not bad", []string{"open-negation:5"}},
+		"negated rule by its path":       {"bad if input.action.tool == \"evil\"\n\nok if not data.execgate.bad", []string{"open-negation:3"}},
+		"negated rule over data":         {"closed if data.closed\n\nok if not closed", nil},
+		"inside every":                   {"ok if every f in input.action.files { not f.path in input.action.env_names }", []string{"open-negation:1"}},
+		"inside a comprehension":         {"names := {n | some n in input.action.env_names; not input.action.tool == n}", []string{"open-negation:1"}},
+		"in the else":                    {"ok if {\n\tinput.action.tool == \"a\"\n} else := false if {\n\tinput.action.tool != \"b\"\n}", []string{"open-inequality:4"}},
+		"denial of what may be missing":  {metadata("a") + "deny contains 1 if input.action.tool != \"a\"", []string{"open-inequality:8"}},
+		"denial of what is always there": {metadata("a") + "deny contains 1 if input.action.kind != \"execute\"", nil},
+		"denial of a counter":            {metadata("a") + "deny contains 1 if input.context.counters.leases_1h != 0", []string{"open-inequality:8"}},
+		"denial turned around":           {metadata("a") + "deny contains 1 if not input.action.tool == \"a\"", nil},
+		"no metadata":                    {"deny contains 1 if input.action.kind == \"a\"", []string{"no-metadata:1"}},
+		"no remediation":                 {strings.Replace(metadata("a"), "#   remediation: r\n", "", 1) + "deny contains 1 if input.action.kind == \"a\"", []string{"no-metadata:7"}},
+		"the same id": {metadata("a") + "deny contains 1 if input.action.kind == \"a\"\n\n" + metadata("a") + "refused contains 2 if input.action.kind == \"b\"",
+			[]string{"same-id:17"}},
+		"default allow":          {"default allow := true", []string{"open-default:1"}},
+		"constant allow":         {"allowed := true\n\nallow := true", []string{"open-default:1", "open-default:3"}},
+		"default deny":           {"default allow := false", nil},
+		"ignored with a reason":  {"# execgate:ignore open-inequality the gateway knows two kinds\nok if input.action.kind != \"session\"", nil},
+		"ignored on the line":    {"ok if input.action.kind != \"session\" # execgate:ignore open-inequality", nil},
+		"something else ignored": {"# execgate:ignore open-negation\nok if input.action.kind != \"session\"", []string{"open-inequality:2"}},
+		"not formatted":          {"ok if   input.action.kind == \"session\"", []string{"unformatted:1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const decided = "\n\ndecision := {\"effect\": \"deny\", \"reasons\": []}\n"
+			text := before + test.rule + decided
+			if !strings.Contains(test.rule, "asked") {
+				text = strings.Replace(text, "import input.action as asked\n\n", "", 1)
+			}
+			offset := strings.Count(text[:strings.Index(text, test.rule)], "\n")
+			var got []string
+			for _, f := range check(t, fstest.MapFS{"p.rego": {Data: []byte(text)}, "p_test.rego": {Data: []byte("package execgate_test\n\ntest_it if 1 == 1\n")}}) {
+				switch {
+				case f.Code == policy.FindUntried: // it denies everything
+				case f.Line == 0:
+					t.Errorf("%s has no place: %s", f.Code, f.Message)
+				default:
+					got = append(got, f.Code+":"+strconv.Itoa(f.Line-offset))
+				}
+				if f.Message == "" || f.Remedy == "" {
+					t.Errorf("%s says %q, %q", f.Code, f.Message, f.Remedy)
+				}
+			}
+			if !slices.Equal(got, test.finds) {
+				t.Errorf("found %v, want %v in:\n%s", got, test.finds, text)
+			}
+		})
+	}
+}
+
+func metadata(id string) string {
+	return "# METADATA\n# custom:\n#   id: " + id + "\n#   code: c\n#   message: m\n#   remediation: r\n# scope: rule\n"
+}
+
+// What does not compile is found with its place and with what to do.
+func TestBrokenBundlesAreFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		text         string
+		line         int
+		says, remedy string
+	}{
+		"a field that there is not":          {"package execgate\n\ndecision := input.prinicpal", 3, "undefined ref", "policy-input.md"},
+		"a builtin that is not for policies": {"package execgate\n\ndecision := http.send({})", 3, "http.send", "builtins"},
+		"no condition's keyword":             {"package execgate\n\ndecision { true }", 3, "if", "`if`"},
+		"a bracket too few":                  {"package execgate\n\ndecision := {", 3, "", "bracket"},
+		"a variable of nothing":              {"package execgate\n\ndecision := x if true", 3, "unsafe", "some"},
+		"no decision":                        {"package execgate\n\nother := 1", 0, "no rule defines", "named decision"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var found *policy.Finding
+			for _, f := range check(t, fstest.MapFS{"a/p.rego": {Data: []byte(test.text)}}) {
+				if f.Code == policy.FindBroken {
+					found = &f
+					break
+				}
+			}
+			if found == nil {
+				t.Fatal("nothing is found")
+			}
+			if found.Line != test.line || (test.line > 0 && found.File != "a/p.rego") ||
+				!strings.Contains(found.Message, test.says) || !strings.Contains(found.Remedy, test.remedy) {
+				t.Errorf("found %+v", *found)
+			}
+		})
+	}
+}

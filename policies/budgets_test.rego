@@ -9,7 +9,7 @@ under(budget) := decision if {
 	decision := execgate.decision with input as request
 		with input.context.counters as counters
 		with data.images as images
-		with data.tenants["default"].budget as budget
+		with data.tenants as default_with("budget", budget)
 }
 
 test_within_budget if {

@@ -3,7 +3,7 @@ package execgate_test
 import data.execgate
 
 test_granted_request_is_allowed if {
-	decision := execgate.decision with input as request with data.images as images
+	decision := decided with input as request
 	decision.effect == "allow"
 	decision.reasons == []
 	decision.image.digests == [digest]
@@ -15,7 +15,7 @@ test_granted_request_is_allowed if {
 }
 
 test_empty_input_is_denied if {
-	decision := execgate.decision with input as {} with data.images as images
+	decision := decided with input as {}
 	decision.effect == "deny"
 	count(decision.reasons) > 0
 }
@@ -35,15 +35,14 @@ test_missing_field_is_denied if {
 		["action", "kind"], ["action", "language"], ["action", "image"], ["action", "runtime"],
 		["action", "env_names"], ["action", "limits"], ["action", "network"], ["action", "tools"],
 	] {
-		decision := execgate.decision with input as json.remove(request, [concat("/", path)])
-			with data.images as images
+		decision := decided with input as json.remove(request, [concat("/", path)])
 		decision.effect == "deny"
 		count(decision.reasons) > 0
 	}
 }
 
 test_every_reason_can_be_acted_on if {
-	decision := execgate.decision with input as {} with data.images as images
+	decision := decided with input as {}
 	every reason in decision.reasons {
 		reason.code != ""
 		reason.rule != ""
@@ -54,9 +53,8 @@ test_every_reason_can_be_acted_on if {
 
 # A denial of what is granted says what would be granted without the rule that denies.
 test_denial_holds_the_grant if {
-	decision := execgate.decision with input as request
+	decision := decided with input as request
 		with execgate.deny as {{"code": "local", "message": "m", "rule": "local.one", "remediation": "r"}}
-		with data.images as images
 	denied_only(decision, "local")
 	decision.runtime == "runc"
 	decision.image.digests

@@ -1,12 +1,9 @@
 package execgate_test
 
-import data.execgate
-
 decision_for_env(tenant, names) := decision if {
-	decision := execgate.decision with input as request
+	decision := decided with input as request
 		with input.principal.tenant as tenant
 		with input.action.env_names as names
-		with data.images as images
 }
 
 test_harmless_variables_are_granted if {
@@ -43,9 +40,8 @@ test_tenants_differ if {
 
 test_nothing_is_harmless_without_the_lists if {
 	every lists in [{}, {"denied_names": []}, {"denied_prefixes": []}] {
-		decision := execgate.decision with input as request
+		decision := decided with input as request
 			with input.action.env_names as ["MODE"]
-			with data.images as images
 			with data.env as lists
 		denied_only(decision, "env_not_granted")
 	}

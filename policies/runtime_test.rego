@@ -6,7 +6,7 @@ test_granted_runtime_is_used if {
 	decision := execgate.decision with input as request
 		with input.action.runtime as "runsc"
 		with data.images as images
-		with data.tenants["default"].runtimes as ["runc", "runsc"]
+		with data.tenants as default_with("runtimes", ["runc", "runsc"])
 	decision.effect == "allow"
 	decision.runtime == "runsc"
 }
@@ -14,14 +14,13 @@ test_granted_runtime_is_used if {
 test_first_runtime_is_the_default if {
 	decision := execgate.decision with input as request
 		with data.images as images
-		with data.tenants["default"].runtimes as ["runsc", "runc"]
+		with data.tenants as default_with("runtimes", ["runsc", "runc"])
 	decision.runtime == "runsc"
 }
 
 test_runtime_that_is_not_granted_is_denied if {
-	decision := execgate.decision with input as request
+	decision := decided with input as request
 		with input.action.runtime as "kata"
-		with data.images as images
 	denied_only(decision, "runtime_not_granted")
 	endswith(denial(decision, "runtime_not_granted").remediation, ": runc")
 }

@@ -1,0 +1,32 @@
+package execgate_test
+
+# What every data.json is held to, whoever its tenants are.
+
+test_every_tenant_has_every_limit if {
+	names := object.keys(default_tenant.limits.ceiling)
+	count(names) == 13
+	every tenant in data.tenants {
+		object.keys(tenant.limits["default"]) == names
+		object.keys(tenant.limits.ceiling) == names
+	}
+}
+
+test_no_default_is_above_its_ceiling if {
+	every tenant in data.tenants {
+		every name, value in tenant.limits["default"] {
+			value <= tenant.limits.ceiling[name]
+		}
+	}
+}
+
+# An ordinary request of each tenant, for the first image that is granted to it.
+test_every_tenant_may_run_something if {
+	every name, tenant in data.tenants {
+		decision := data.execgate.decision with input as request
+			with input.principal.tenant as name
+			with input.action.image.name as tenant.images[0]
+			with input.action.language as tenant.languages[0]
+			with data.images as {tenant.images[0]: digest}
+		decision.effect == "allow"
+	}
+}

@@ -6,9 +6,10 @@
 #   them, so a field that is missing, a rule that is undefined and a tenant without data
 #   all deny.
 #
-#   Two sets hold the reasons of a denial. deny is what forbids a request whatever is
-#   granted: add rules to it, in files of your own, to forbid more. refused explains what
-#   was asked for and is not granted; it is looked at only where a request is denied.
+#   Three sets hold reasons. deny is what forbids a request whatever is granted: add rules
+#   to it, in files of your own, to forbid more. held is what somebody has to approve.
+#   refused explains what was asked for and is not granted; it is looked at only where a
+#   request is denied.
 #
 #   The metadata of these rules gives their id, code, message and remediation. Where
 #   these end in a colon, the rule adds what was asked for and what may be.
@@ -20,7 +21,10 @@ package execgate
 # entrypoint: true
 decision := granted if {
 	allow
-} else := object.union(granted, {"effect": "deny", "reasons": deny}) if {
+} else := object.union(granted, {"effect": "require_approval", "reasons": held, "approval": approval}) if {
+	count(deny) == 0
+	all_granted
+} else := object.union_n([granted, terms, {"effect": "deny", "reasons": deny}]) if {
 	count(deny) > 0
 	all_granted
 } else := {"effect": "deny", "reasons": (deny | refused)}
@@ -30,13 +34,20 @@ decision := granted if {
 allow if {
 	count(deny) == 0
 	all_granted
+	agreed
 }
+
+# METADATA
+# title: What a denial says of the approval that is needed besides
+terms := {} if {
+	agreed
+} else := {"approval": approval}
 
 # METADATA
 # title: Whether everything that was asked for is granted
 # description: >-
 #   A denial of what is granted holds the grant too, for rules of deny in the mode warn or
-#   shadow: where only they deny, the gateway allows it.
+#   shadow: where only they deny, the gateway allows it, or asks for the approval.
 all_granted if {
 	kind_granted
 	role_granted
@@ -66,7 +77,7 @@ granted := {
 	"credentials": [],
 	"session": session,
 	"reuse": reuse,
-	"obligations": [],
+	"obligations": obligations,
 	"advice": [],
 }
 

@@ -85,10 +85,10 @@ func (l *linter) module(module *ast.Module) {
 }
 
 // forbids reports whether a rule is one of those that collect what stands against a
-// request. They go by their names, as the names of sets are all that tells them apart.
+// request, or what holds it back. They go by their names, as the names of sets are all that tells them apart.
 func forbids(rule *ast.Rule) bool {
 	name := strings.TrimLeft(rule.Head.Ref()[0].Value.String(), "_")
-	for _, word := range []string{"deny", "denied", "denial", "refuse", "violation", "forbid", "reject"} {
+	for _, word := range []string{"deny", "denied", "denial", "refuse", "violation", "forbid", "reject", "held"} {
 		if strings.HasPrefix(name, word) {
 			return true
 		}

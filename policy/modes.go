@@ -65,9 +65,9 @@ func modesOf(compiler *ast.Compiler) (modes, error) {
 }
 
 // apply takes the reasons of rules that are not enforced out of a document.
-// Where no other reason is left, they alone stood against an allow, which then
-// needs the rest of the document like any other: a document that gives no reason
-// is what it says.
+// Where no other reason is left, they alone stood against an allow, or in a denial
+// that names an approval against that, which then needs the rest of the document like
+// any other: a document that gives no reason is what it says.
 func (m modes) apply(d *document) {
 	if len(m) == 0 || len(d.reasons) == 0 {
 		return
@@ -87,7 +87,11 @@ func (m modes) apply(d *document) {
 		return
 	}
 	d.reasons = enforced
-	if len(enforced) == 0 && d.effect != execution.EffectAllow {
+	switch {
+	case len(enforced) > 0 || d.effect == execution.EffectAllow:
+	case d.effect == execution.EffectDeny && d.approval != nil:
+		d.effect, d.lifted = execution.EffectRequireApproval, true
+	default:
 		d.effect, d.lifted = execution.EffectAllow, true
 	}
 }

@@ -71,6 +71,33 @@ decision := {"effect": "deny", "reasons": deny}`), question())
 	}
 }
 
+// A denial that names an approval stands against the approval, not against an allow.
+func TestModeOfADenialOfWhatNeedsApproval(t *testing.T) {
+	for mode, want := range map[string]execution.Effect{
+		"enforce": execution.EffectDeny,
+		"warn":    execution.EffectRequireApproval,
+		"shadow":  execution.EffectRequireApproval,
+	} {
+		t.Run(mode, func(t *testing.T) {
+			bundle := rego(`package execgate
+
+# METADATA
+# custom: {id: r.one, mode: ` + mode + `}
+deny contains {"code": "no", "rule": "r.one", "message": "m", "remediation": "f"}
+
+more := {"effect": "deny", "reasons": deny, "approval": {"expires_s": 60, "roles": ["approver"]}}
+
+decision := object.union(granted, more)
+
+granted := ` + allowDocument(nil))
+			d := decide(t, bundle, question())
+			if d.Effect != want || want != execution.EffectDeny && d.Approval == nil {
+				t.Fatalf("decision is %+v", d)
+			}
+		})
+	}
+}
+
 // A denial for no reason is enforced: no mode speaks of it.
 func TestDenialWithoutReasonIsEnforced(t *testing.T) {
 	d := decide(t, rego(`package execgate

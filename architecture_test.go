@@ -28,6 +28,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"policy":            {inside: []string{"policy/worker"}, outside: []string{"github.com/open-policy-agent/opa/v1", "golang.org/x/net/idna"}},
 	"policy/replay":     {inside: []string{"policy"}},
 	"policies":          {},
+	"examples":          {inside: []string{"policies", "policy"}},
 	"vault":             {},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
@@ -39,7 +40,7 @@ var packages = map[string]struct{ inside, outside []string }{
 
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
 	"cmd/execgate": {
-		inside: []string{"audit", "executor", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
+		inside: []string{"audit", "examples", "executor", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
 		outside: []string{
 			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",

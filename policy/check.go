@@ -47,8 +47,8 @@ type CheckReport struct {
 // else does: whether the gateway would take it (all but its own tests, which are
 // Test's, and signatures), and for what makes policies open by default, hard to
 // explain or hard to change. The images are what the bundle reads as data.images;
-// nil stands for the image python alone.
-func Check(ctx context.Context, folder fs.FS, images map[string]string) (CheckReport, error) {
+// nil stands for the image python alone. Obligations are Config.Obligations.
+func Check(ctx context.Context, folder fs.FS, images map[string]string, obligations []string) (CheckReport, error) {
 	report := CheckReport{Findings: []Finding{}}
 	files, err := ReadFiles(folder)
 	if err != nil {
@@ -71,7 +71,7 @@ func Check(ctx context.Context, folder fs.FS, images map[string]string) (CheckRe
 	if err != nil {
 		return report.broken(err)
 	}
-	if err := report.addMustDeny(ctx, p, files, images); err != nil {
+	if err := report.addMustDeny(ctx, p, files, images, obligations); err != nil {
 		return CheckReport{}, err
 	}
 	report.sort()
@@ -131,8 +131,8 @@ func remedyOf(message string) string {
 
 // addMustDeny asks the policy what every policy denies, in this process: its author
 // runs it.
-func (r *CheckReport) addMustDeny(ctx context.Context, p *policy, files Files, images map[string]string) error {
-	denials, err := MustDeny(ctx, files, images, func(ctx context.Context, input []byte) (Answer, error) {
+func (r *CheckReport) addMustDeny(ctx context.Context, p *policy, files Files, images map[string]string, obligations []string) error {
+	denials, err := MustDeny(ctx, files, images, obligations, func(ctx context.Context, input []byte) (Answer, error) {
 		answer, err := p.answerJSON(ctx, input, nil)
 		if err == nil && answer.Failure != nil && answer.Cause != "" {
 			r.add(FindNoDecision, "the answer to one of the questions that every policy is asked is an error: "+answer.Cause,

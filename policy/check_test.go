@@ -13,7 +13,7 @@ import (
 
 func check(t *testing.T, files fstest.MapFS) []policy.Finding {
 	t.Helper()
-	report, err := policy.Check(t.Context(), files, nil)
+	report, err := policy.Check(t.Context(), files, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func check(t *testing.T, files fstest.MapFS) []policy.Finding {
 }
 
 func TestNothingIsFoundInTheShippedPolicy(t *testing.T) {
-	report, err := policy.Check(t.Context(), policies.Files, nil)
+	report, err := policy.Check(t.Context(), policies.Files, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +60,15 @@ func TestLint(t *testing.T) {
 		"denial of what is always there": {metadata("a") + "deny contains 1 if input.action.kind != \"execute\"", nil},
 		"denial of a counter":            {metadata("a") + "deny contains 1 if input.context.counters.leases_1h != 0", []string{"open-inequality:8"}},
 		"denial turned around":           {metadata("a") + "deny contains 1 if not input.action.tool == \"a\"", nil},
+		"denial by a negated builtin":    {metadata("a") + "deny contains 1 if not startswith(input.action.tool, \"a\")", []string{"open-negation:8"}},
+		"denial by a negated in":         {metadata("a") + "deny contains 1 if not input.action.tool in {\"a\"}", []string{"open-negation:8"}},
+		"denial by a negated function":   {"ok(x) if x == \"a\"\n\n" + metadata("a") + "deny contains 1 if not ok(input.action.tool)", []string{"open-negation:10"}},
+		"denial by a negated lookup":     {"known := {\"a\"}\n\n" + metadata("a") + "deny contains 1 if not known[input.action.tool]", []string{"open-negation:10"}},
+		"denial by a call in an equal":   {metadata("a") + "deny contains 1 if not lower(input.action.tool) == \"a\"", []string{"open-negation:8"}},
+		"denial with a default":          {metadata("a") + "deny contains 1 if not object.get(input, [\"action\", \"tool\"], \"\") in {\"a\"}", nil},
+		"denial of a kind not in a set":  {metadata("a") + "deny contains 1 if not input.action.kind in {\"execute\"}", nil},
+		"denial by a negated rule":       {"ok if input.action.tool in {\"a\"}\n\n" + metadata("a") + "deny contains 1 if not ok", nil},
+		"denial where it is not there":   {metadata("a") + "deny contains 1 if not input.action.tool", nil},
 		"no metadata":                    {"deny contains 1 if input.action.kind == \"a\"", []string{"no-metadata:1"}},
 		"no remediation":                 {strings.Replace(metadata("a"), "#   remediation: r\n", "", 1) + "deny contains 1 if input.action.kind == \"a\"", []string{"no-metadata:7"}},
 		"the same id": {metadata("a") + "deny contains 1 if input.action.kind == \"a\"\n\n" + metadata("a") + "refused contains 2 if input.action.kind == \"b\"",

@@ -29,8 +29,8 @@ type Evaluation struct {
 // Eval asks a bundle, which need not be in force, about an input document as
 // input.schema.json describes it. Fields may be missing; one that is not known,
 // or given twice, is an error, as is a bundle that does not compile (a
-// *BundleError). The evaluation ends with ctx.
-func Eval(ctx context.Context, bundle Bundle, inputJSON []byte) (Evaluation, error) {
+// *BundleError). Obligations are Config.Obligations. The evaluation ends with ctx.
+func Eval(ctx context.Context, bundle Bundle, obligations []string, inputJSON []byte) (Evaluation, error) {
 	in, value, err := readInput(inputJSON)
 	if err != nil {
 		return Evaluation{}, fmt.Errorf("read input: %w", err)
@@ -56,7 +56,7 @@ func Eval(ctx context.Context, bundle Bundle, inputJSON []byte) (Evaluation, err
 		doc, err := decodeDocument(answer)
 		if err == nil {
 			p.modes.apply(&doc)
-			result.Decision = enforce(doc, in, p.revision, nil)
+			result.Decision = enforce(doc, in, p.revision, obligations)
 			return result, nil
 		}
 		failed = invalid(err)

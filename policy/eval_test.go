@@ -18,7 +18,7 @@ const evalInput = `{"v": 1, "principal": {"tenant": "default", "roles": ["caller
 		"runtime": "", "env_names": [], "limits": {"memory_mib": 4096}, "network": [], "tools": []}}`
 
 func TestEval(t *testing.T) {
-	got, err := policy.Eval(context.Background(), shipped(), []byte(evalInput))
+	got, err := policy.Eval(context.Background(), shipped(), nil, []byte(evalInput))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestEvalTellsTheCause(t *testing.T) {
 		execution.CodePolicyError:     rego("package execgate\n\ndecision := x if x := to_number(input.action.language)"),
 		execution.CodePolicyUndefined: rego("package execgate\n\ndecision := {} if input.v == 2"),
 	} {
-		got, err := policy.Eval(context.Background(), bundle, []byte(evalInput))
+		got, err := policy.Eval(context.Background(), bundle, nil, []byte(evalInput))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestEvalTellsTheCause(t *testing.T) {
 func TestEvalEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	got, err := policy.Eval(ctx, endless(), []byte(evalInput))
+	got, err := policy.Eval(ctx, endless(), nil, []byte(evalInput))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestEvalRefusesInput(t *testing.T) {
 		`{"action": {"limits": {"memory_mib": 1e400}}}`, `{"action": {"Kind": "execute"}}`, `{"action": {"ſession": 1}}`,
 		strings.Repeat(`{"action":`, 100) + "1" + strings.Repeat("}", 100),
 	} {
-		if got, err := policy.Eval(context.Background(), shipped(), []byte(text)); err == nil {
+		if got, err := policy.Eval(context.Background(), shipped(), nil, []byte(text)); err == nil {
 			t.Errorf("%.60s: evaluated to %s", text, got.Decision.Effect)
 		}
 	}

@@ -22,7 +22,7 @@ type workers struct {
 }
 
 func (w *workers) Load(ctx context.Context, bundle policy.Bundle) (string, error) {
-	result, err := policy.Eval(ctx, bundle, []byte(`{}`))
+	result, err := policy.Eval(ctx, bundle, nil, []byte(`{}`))
 	if err != nil {
 		return "", err
 	}
@@ -39,7 +39,7 @@ func (w *workers) Evaluate(ctx context.Context, _, revision string, input []byte
 	if !ok {
 		return policy.Answer{}, errors.New("no such bundle")
 	}
-	result, err := policy.Eval(ctx, bundle, input)
+	result, err := policy.Eval(ctx, bundle, nil, input)
 	if err != nil {
 		return policy.Answer{}, err
 	}

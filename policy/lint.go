@@ -144,7 +144,8 @@ func (l *linter) denial(rule *ast.Rule, names *resolver) {
 	names.bind(rule.Body)
 	walkRule(rule, func(e *ast.Expr) bool {
 		if e.Negated {
-			return true // what is missing is denied
+			l.negatedCall(e, names)
+			return true
 		}
 		if !e.Operator().Equal(ast.NotEqual.Ref()) {
 			return false
@@ -159,6 +160,56 @@ func (l *linter) denial(rule *ast.Rule, names *resolver) {
 		}
 		return false
 	})
+}
+
+// negatedCall finds what a negation does not cover: the compiler reads the arguments
+// of a call, and the steps of a reference, before the negation, so that one of them
+// which is missing leaves the whole condition undefined. A comparison by == or of a
+// plain reference has none of these.
+func (l *linter) negatedCall(e *ast.Expr, names *resolver) {
+	read := func(term *ast.Term) {
+		for _, asked := range names.inputs(ast.NewExpr(term)) {
+			if mayBeMissing(asked) {
+				l.add(e.Location, FindOpenNegation,
+					fmt.Sprintf("where %s is missing, this denial does not hold: what a negated call or lookup is given is read before the negation", asked),
+					"put the condition into a rule of its own and negate that (`not known`), or read the field with object.get and a default")
+				return
+			}
+		}
+	}
+	switch operands := e.Operands(); {
+	case !e.IsCall():
+		steps(e.Terms, read)
+	case isEquality(e):
+		for _, operand := range operands {
+			if _, plain := operand.Value.(ast.Ref); plain {
+				steps(operand, read)
+			} else {
+				read(operand)
+			}
+		}
+	default:
+		for _, operand := range operands {
+			read(operand)
+		}
+	}
+}
+
+// steps calls f for what a reference is looked up by: x in known[x].
+func steps(of any, f func(*ast.Term)) {
+	term, ok := of.(*ast.Term)
+	if !ok {
+		return
+	}
+	if ref, ok := term.Value.(ast.Ref); ok {
+		for _, step := range ref[1:] {
+			f(step)
+		}
+	}
+}
+
+func isEquality(e *ast.Expr) bool {
+	return e.Operator().Equal(ast.Equality.Ref()) || e.Operator().Equal(ast.Equal.Ref())
 }
 
 // walkRule calls f for the expressions of a rule, but not for those of its else.

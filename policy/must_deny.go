@@ -80,11 +80,14 @@ const maxTenantsTried = 16
 
 // MustDeny asks a policy the questions that every policy denies. The files are those
 // of the policy, whose data name its tenants as the shipped policy's do (data.tenants);
-// images are what it reads as data.images.
-func MustDeny(ctx context.Context, files Files, images map[string]string, ask Ask) (MustDenyReport, error) {
+// images are what it reads as data.images, and obligations are Config.Obligations.
+func MustDeny(ctx context.Context, files Files, images map[string]string, obligations []string, ask Ask) (MustDenyReport, error) {
 	corpus, err := readMustDeny()
 	if err != nil {
 		return MustDenyReport{}, err
+	}
+	allows := func(question map[string]any, enforced bool) (bool, error) {
+		return allows(ctx, ask, question, obligations, enforced)
 	}
 	report := MustDenyReport{Allowed: []string{}}
 	question := corpus.Question
@@ -93,7 +96,7 @@ func MustDeny(ctx context.Context, files Files, images map[string]string, ask As
 		if tenant == "default" {
 			question = ordinary
 		}
-		allowed, err := allows(ctx, ask, ordinary, true)
+		allowed, err := allows(ordinary, true)
 		if err != nil {
 			return MustDenyReport{}, err
 		}
@@ -103,7 +106,7 @@ func MustDeny(ctx context.Context, files Files, images map[string]string, ask As
 		}
 	}
 	for _, c := range corpus.Cases {
-		allowed, err := allows(ctx, ask, patched(question, c.Change), c.Granted)
+		allowed, err := allows(patched(question, c.Change), c.Granted)
 		if err != nil {
 			return MustDenyReport{}, err
 		}
@@ -116,7 +119,7 @@ func MustDeny(ctx context.Context, files Files, images map[string]string, ask As
 
 // allows reports whether a question is not denied: by the answer alone, or by what the
 // gateway makes of it.
-func allows(ctx context.Context, ask Ask, question map[string]any, enforced bool) (bool, error) {
+func allows(ctx context.Context, ask Ask, question map[string]any, obligations []string, enforced bool) (bool, error) {
 	text, err := json.Marshal(question)
 	if err != nil {
 		return false, err
@@ -139,7 +142,7 @@ func allows(ctx context.Context, ask Ask, question map[string]any, enforced bool
 	if err != nil {
 		return false, err
 	}
-	return enforce(document, in, "", nil).Effect != execution.EffectDeny, nil
+	return enforce(document, in, "", obligations).Effect != execution.EffectDeny, nil
 }
 
 // ordinaryOf is the ordinary question as a tenant's caller asks it, of the image that

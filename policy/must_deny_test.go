@@ -17,8 +17,8 @@ import (
 func mustDeny(t *testing.T, files policy.Files) policy.MustDenyReport {
 	t.Helper()
 	images := map[string]string{"python": digest}
-	report, err := policy.MustDeny(t.Context(), files, images, func(ctx context.Context, input []byte) (policy.Answer, error) {
-		e, err := policy.Eval(ctx, policy.Bundle{Files: files, Images: images}, input)
+	report, err := policy.MustDeny(t.Context(), files, images, nil, func(ctx context.Context, input []byte) (policy.Answer, error) {
+		e, err := policy.Eval(ctx, policy.Bundle{Files: files, Images: images}, nil, input)
 		if err != nil {
 			return policy.Answer{}, err
 		}

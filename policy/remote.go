@@ -172,29 +172,6 @@ func (r *Remote) Test(ctx context.Context, bundle Bundle) (TestReport, error) {
 	return report, err
 }
 
-// Eval asks a bundle, as the function Eval does, in a worker, which has the
-// deadline of an evaluation for it and as long as a bundle may take to compile.
-func (r *Remote) Eval(ctx context.Context, bundle Bundle, input []byte) (Evaluation, error) {
-	s, err := ship(bundle)
-	if err != nil {
-		return Evaluation{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	var evaluation Evaluation
-	err = r.pool.Do(ctx, "eval "+s.Revision, func(ctx context.Context, p *worker.Process) error {
-		reply, err := ask(ctx, p, workerRequest{Op: opEval, Bundle: s, Input: input})
-		if err == nil && reply.Evaluation == nil {
-			return errors.New("the worker gave no evaluation")
-		}
-		if err == nil {
-			evaluation = *reply.Evaluation
-		}
-		return err
-	})
-	return evaluation, err
-}
-
 // ship reads a bundle. What is in it is for the worker to look at.
 func ship(bundle Bundle) (*shipment, error) {
 	files, err := ReadFiles(bundle.Files)
@@ -250,10 +227,10 @@ func ask(ctx context.Context, p *worker.Process, request workerRequest) (workerR
 // workerRequest is one message to a worker.
 type workerRequest struct {
 	Op       workerOp        `json:"op"`
-	Bundle   *shipment       `json:"bundle,omitempty"`   // of opLoad, opTest, opEval
+	Bundle   *shipment       `json:"bundle,omitempty"`   // of opLoad, opTest
 	Drop     string          `json:"drop,omitempty"`     // of opLoad: a revision that is not needed
 	Revision string          `json:"revision,omitempty"` // of opEvaluate
-	Input    json.RawMessage `json:"input,omitempty"`    // of opEvaluate, opEval
+	Input    json.RawMessage `json:"input,omitempty"`    // of opEvaluate
 	Full     bool            `json:"full,omitempty"`     // of opEvaluate
 }
 
@@ -263,16 +240,14 @@ const (
 	opLoad     workerOp = "load"
 	opEvaluate workerOp = "evaluate"
 	opTest     workerOp = "test"
-	opEval     workerOp = "eval"
 )
 
 // workerReply is the answer to one message.
 type workerReply struct {
-	Problems   []string    `json:"problems,omitempty"` // of a *BundleError
-	Error      string      `json:"error,omitempty"`
-	Answer     *Answer     `json:"answer,omitempty"`
-	Report     *TestReport `json:"report,omitempty"`
-	Evaluation *Evaluation `json:"evaluation,omitempty"`
+	Problems []string    `json:"problems,omitempty"` // of a *BundleError
+	Error    string      `json:"error,omitempty"`
+	Answer   *Answer     `json:"answer,omitempty"`
+	Report   *TestReport `json:"report,omitempty"`
 }
 
 var _ Workers = (*Remote)(nil)

@@ -73,10 +73,6 @@ func (s *served) carryOut(request workerRequest, reply *workerReply) (err error)
 		var report TestReport
 		report, err = Test(ctx, request.Bundle.Files)
 		reply.Report = &report
-	case opEval:
-		var evaluation Evaluation
-		evaluation, err = Eval(ctx, request.Bundle.bundle(), request.Input)
-		reply.Evaluation = &evaluation
 	default:
 		return fmt.Errorf("there is no operation %q", request.Op)
 	}

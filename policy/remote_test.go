@@ -2,7 +2,6 @@ package policy_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -214,19 +213,11 @@ func TestManyTenantsShareWorkers(t *testing.T) {
 	}
 }
 
-func TestRemoteTestsAndEvaluates(t *testing.T) {
+func TestRemoteTests(t *testing.T) {
 	remote := newRemote(t, policy.RemoteConfig{})
 	report, err := remote.Test(context.Background(), shipped())
 	if err != nil || !report.Passed() || report.Coverage != 100 {
 		t.Errorf("%v: %+v", err, report)
-	}
-	asked, err := json.Marshal(map[string]any{"v": 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	evaluation, err := remote.Eval(context.Background(), answer(`{"effect": "deny"}`), asked)
-	if err != nil || evaluation.Decision.Effect != execution.EffectDeny {
-		t.Errorf("%v: %+v", err, evaluation)
 	}
 	if _, err := remote.Test(context.Background(), rego("package")); err == nil {
 		t.Error("a bundle that is broken is tested")

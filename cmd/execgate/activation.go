@@ -8,6 +8,7 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policies"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/policy/activation"
@@ -64,7 +65,7 @@ func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, wor
 		}
 	}
 	o.Manager, err = activation.New(activation.Config{
-		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Shipped: shipped.Digest(), Dir: dir,
+		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: gateway.Obligations(), Shipped: shipped.Digest(), Dir: dir,
 		Record: func(ctx context.Context, r execution.Record) error {
 			_, err := log.Append(ctx, r)
 			return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy"
 	"github.com/spf13/cobra"
 )
@@ -99,7 +100,7 @@ func newPolicyEval() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer, err := policy.Eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, text)
+			answer, err := policy.Eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, gateway.Obligations(), text)
 			if err != nil {
 				return err
 			}

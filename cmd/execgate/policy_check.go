@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy"
 	"github.com/spf13/cobra"
 )
@@ -34,7 +35,7 @@ before it, keeps a finding about that line from being shown.`,
 			if len(digests) == 0 {
 				digests = nil
 			}
-			report, err := policy.Check(cmd.Context(), files, digests)
+			report, err := policy.Check(cmd.Context(), files, digests, gateway.Obligations())
 			if err != nil {
 				return err
 			}

@@ -114,7 +114,7 @@ func candidateKey(revision string) string { return "candidate " + revision }
 
 // checkMustDeny wants a denial of what every policy denies.
 func (m *Manager) checkMustDeny(ctx context.Context, files policy.Files, images map[string]string, revision string) error {
-	report, err := policy.MustDeny(ctx, files, images, func(ctx context.Context, input []byte) (policy.Answer, error) {
+	report, err := policy.MustDeny(ctx, files, images, m.cfg.Obligations, func(ctx context.Context, input []byte) (policy.Answer, error) {
 		answer, err := m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, input, false)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			return policy.Answer{}, nil // a denial, as it would be in force

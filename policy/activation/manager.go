@@ -42,6 +42,8 @@ type Config struct {
 	Keys policy.Keys
 	// RequireTests refuses candidates that have no tests.
 	RequireTests bool
+	// Obligations are the types of obligation that the gateway can meet.
+	Obligations []string
 	// Shipped is the digest of the policy that is part of the program. It was
 	// checked with it, and needs no signature.
 	Shipped string

@@ -145,7 +145,7 @@ func rego(text string) policy.Bundle {
 type workers struct{ bundles map[string]policy.Bundle }
 
 func (w *workers) Load(ctx context.Context, bundle policy.Bundle) (string, error) {
-	result, err := policy.Eval(ctx, bundle, []byte(`{}`))
+	result, err := policy.Eval(ctx, bundle, nil, []byte(`{}`))
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +161,7 @@ func (w *workers) Evaluate(ctx context.Context, _, revision string, input []byte
 	if !ok {
 		return policy.Answer{}, errors.New("no such bundle")
 	}
-	result, err := policy.Eval(ctx, bundle, input)
+	result, err := policy.Eval(ctx, bundle, nil, input)
 	return policy.Answer{Document: result.Document}, err
 }
 

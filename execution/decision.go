@@ -119,9 +119,5 @@ type Grant struct {
 	// Session bounds the session that is opened, or that the execution is in.
 	Session SessionGrant `json:"session,omitzero"`
 	Reuse   Reuse        `json:"reuse,omitempty"`
-}
-
-// Credential is one credential that policy grants to an execution.
-type Credential struct {
-	Tool string `json:"tool"`
+	Network Network      `json:"network,omitzero"`
 }

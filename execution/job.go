@@ -18,6 +18,8 @@ type Job struct {
 	Stdin    string
 	Files    []File
 	Env      map[string]string
+	// Exposed are the credentials that the program itself is given.
+	Exposed []Exposed
 	// Events is told what the program does, in order, by one goroutine at a
 	// time; nil where nobody listens. While it does not return nothing more is
 	// taken from the program, which then waits; its error ends the program, and

@@ -30,6 +30,10 @@ const (
 	RecordApprovalVoided       RecordType = "approval_voided"
 	RecordPolicyFlip           RecordType = "policy_flip"    // a shadow policy decides otherwise
 	RecordReplayDiffers        RecordType = "replay_differs" // a decision is not what its own policy decides
+	RecordLeaseIssued          RecordType = "lease_issued"   // before the value is used
+	RecordLeaseRevoked         RecordType = "lease_revoked"  // also: the attempt failed, and is made again
+	RecordEgressDecided        RecordType = "egress_decided" // before anything leaves
+	RecordEgressEnded          RecordType = "egress_ended"
 	RecordGap                  RecordType = "gap"
 )
 
@@ -56,6 +60,9 @@ type Record struct {
 	Key                  *KeyChange            `json:"key,omitempty"`
 	Approval             *ApprovalChange       `json:"approval,omitempty"`
 	Flip                 *PolicyFlip           `json:"flip,omitempty"`
+	Lease                *LeaseChange          `json:"lease,omitempty"`
+	EgressDecided        *EgressDecided        `json:"egress_decided,omitempty"`
+	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
 }
 
@@ -172,6 +179,39 @@ type KeyChange struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	Roles  []Role `json:"roles"`
+}
+
+// LeaseChange is the body of a RecordLeaseIssued and a RecordLeaseRevoked.
+type LeaseChange struct {
+	Lease
+	Engine string `json:"engine,omitempty"`
+	Mount  string `json:"mount,omitempty"`
+	Path   string `json:"path,omitempty"`
+	Inject Inject `json:"inject,omitempty"`
+	// Accessor names the token at Vault that the lease is under; it opens nothing.
+	Accessor string `json:"accessor,omitempty"`
+	Error    string `json:"error,omitempty"` // a code: why it is not revoked yet
+}
+
+// EgressDecided is the body of a RecordEgressDecided: one connection that a program
+// opened by name.
+type EgressDecided struct {
+	Host   string      `json:"host"`
+	Port   int         `json:"port"`
+	Mode   NetworkMode `json:"mode,omitempty"` // of the rule that opens it; empty where none does
+	Effect Effect      `json:"effect"`
+	Code   string      `json:"code,omitempty"` // why it is denied
+	// Address is what is dialled, as IP:port; empty where it is denied.
+	Address string `json:"address,omitempty"`
+}
+
+// EgressEnded is the body of a RecordEgressEnded.
+type EgressEnded struct {
+	DecidedSeq uint64 `json:"decided_seq"`
+	BytesOut   int64  `json:"bytes_out"`
+	BytesIn    int64  `json:"bytes_in"`
+	WallMS     int64  `json:"wall_ms"`
+	Error      string `json:"error,omitempty"` // a code: how it ended, where not by either side's end
 }
 
 // Gap is the body of a RecordGap: it names what a failed write left behind.

@@ -242,7 +242,11 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 		// The duty to revoke begins with the attempt: a Lend that fails or
 		// panics half-way may have lent.
 		defer func() { leases = s.revoke(ctx, job.ID, leases) }()
-		if leases, err = s.lender.Lend(ctx, job.ID, job.Grant.Credentials); err != nil {
+		lent, err := s.lender.Lend(ctx, execution.Loan{
+			Execution: job.ID, Owner: job.Owner, Credentials: job.Grant.Credentials, Lasts: lasts(job.Grant.Limits),
+		})
+		leases, job.Exposed = lent.Leases, lent.Exposed
+		if err != nil {
 			return execution.Result{}, leases, err
 		}
 	}
@@ -256,6 +260,15 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 		return execution.Result{}, leases, errors.New("the executor reported no outcome")
 	}
 	return result, leases, nil
+}
+
+// beside is what an execution takes beside its program: a cold start, a stop, and
+// what is done at its end.
+const beside = time.Minute
+
+// lasts is the longest that an execution can need what it was lent.
+func lasts(l execution.Limits) time.Duration {
+	return time.Duration(l.TimeoutMS)*time.Millisecond + beside
 }
 
 // revoke takes back what was lent to the execution and returns the leases as

@@ -115,9 +115,10 @@ func (w *world) Explain(_ context.Context, q execution.Question, full bool) exec
 	return e
 }
 
-func (w *world) Lend(context.Context, string, []execution.Credential) ([]execution.Lease, error) {
+func (w *world) Lend(context.Context, execution.Loan) (execution.Lent, error) {
 	w.saw("lend")
-	return w.lend()
+	leases, err := w.lend()
+	return execution.Lent{Leases: leases}, err
 }
 
 func (w *world) Revoke(ctx context.Context, _ string) ([]execution.Lease, error) {

@@ -29,8 +29,10 @@ type Decider interface {
 
 // Lender lends credentials to executions and takes them back.
 type Lender interface {
-	// Lend lends every one of credentials or none.
-	Lend(ctx context.Context, executionID string, credentials []execution.Credential) ([]execution.Lease, error)
+	// Lend lends every credential of the loan or none, and returns once that is
+	// recorded. Its error is of KindDenied where this gateway cannot lend what is
+	// asked for, and of KindUnavailable where it cannot now.
+	Lend(ctx context.Context, loan execution.Loan) (execution.Lent, error)
 	// Revoke takes back whatever was lent to the execution, also by a Lend that
 	// failed or never returned. It may be called again, and returns the leases
 	// as they are then.

@@ -14,15 +14,15 @@ import (
 type Unconfigured struct{}
 
 // Lend succeeds only where no credential is asked for.
-func (Unconfigured) Lend(_ context.Context, _ string, credentials []execution.Credential) ([]execution.Lease, error) {
-	if len(credentials) == 0 {
-		return nil, nil
+func (Unconfigured) Lend(_ context.Context, loan execution.Loan) (execution.Lent, error) {
+	if len(loan.Credentials) == 0 {
+		return execution.Lent{}, nil
 	}
-	return nil, &execution.Error{
+	return execution.Lent{}, &execution.Error{
 		Kind: execution.KindDenied,
 		Reasons: []execution.Reason{{
 			Code:        "vault_unconfigured",
-			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", credentials[0].Tool),
+			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", loan.Credentials[0].Tool),
 			Rule:        "gateway.vault",
 			Remediation: "Leave the tool out: this gateway cannot lend credentials.",
 		}},

@@ -10,10 +10,10 @@ import (
 
 func TestWithoutVaultNothingIsLent(t *testing.T) {
 	var lender vault.Unconfigured
-	if leases, err := lender.Lend(t.Context(), "ex_1", nil); err != nil || len(leases) != 0 {
-		t.Fatalf("an execution without credentials: %v, %v", leases, err)
+	if lent, err := lender.Lend(t.Context(), execution.Loan{Execution: "ex_1"}); err != nil || len(lent.Leases) != 0 {
+		t.Fatalf("an execution without credentials: %v, %v", lent, err)
 	}
-	_, err := lender.Lend(t.Context(), "ex_1", []execution.Credential{{Tool: "github"}})
+	_, err := lender.Lend(t.Context(), execution.Loan{Execution: "ex_1", Credentials: []execution.Credential{{Tool: "github"}}})
 	if execution.KindOf(err) != execution.KindDenied {
 		t.Fatalf("got %v, want a denial", err)
 	}

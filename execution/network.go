@@ -1,5 +1,10 @@
 package execution
 
+import (
+	"errors"
+	"fmt"
+)
+
 // NetworkMode says how connections to a destination are carried.
 type NetworkMode string
 
@@ -40,4 +45,68 @@ type NetworkBudget struct {
 	Bytes        int64 `json:"bytes,omitempty"`          // both ways together
 	RequestsPerS int64 `json:"requests_per_s,omitempty"` // requests and connections begun
 	Connections  int64 `json:"connections,omitempty"`    // at once
+}
+
+// maxNetworkRules bounds the rules of one grant.
+const maxNetworkRules = 256
+
+// Validate reports what is missing or makes no sense. Whether the names are names is
+// for policy to say, which has their one form. The zero Network is valid.
+func (n Network) Validate() error {
+	if len(n.Rules) == 0 {
+		return nil
+	}
+	if len(n.Rules) > maxNetworkRules {
+		return fmt.Errorf("there are %d rules, more than %d", len(n.Rules), maxNetworkRules)
+	}
+	for i, rule := range n.Rules {
+		if err := rule.validate(); err != nil {
+			return fmt.Errorf("rule %d, of %.300q: %w", i, rule.Host, err)
+		}
+	}
+	b := n.Budget
+	if b.Requests < 1 || b.Bytes < 1 || b.RequestsPerS < 1 || b.Connections < 1 {
+		return errors.New("there are rules, and the budget lacks requests, bytes, requests_per_s or connections")
+	}
+	return nil
+}
+
+func (r NetworkRule) validate() error {
+	if len(r.Ports) == 0 {
+		return errors.New("ports is empty")
+	}
+	for _, port := range r.Ports {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%d is not a port", port)
+		}
+	}
+	switch r.Mode {
+	case NetworkIntercept:
+		return nil
+	case NetworkTunnel, NetworkForward:
+		if len(r.Methods) > 0 || len(r.Paths) > 0 || r.WebSocket {
+			return fmt.Errorf("the mode %s carries bytes: methods, paths and websocket are for intercept", r.Mode)
+		}
+		return nil
+	}
+	return errors.New("mode is missing")
+}
+
+// Opens reports whether the rule is for that name and port, where name is in its one
+// form.
+func (r NetworkRule) Opens(to Destination) bool {
+	for _, port := range r.Ports {
+		if port == to.Port {
+			return r.names(to.Host)
+		}
+	}
+	return false
+}
+
+func (r NetworkRule) names(host string) bool {
+	if len(r.Host) > 2 && r.Host[:2] == "*." {
+		suffix := r.Host[1:] // with its dot: the name itself is not below it
+		return len(host) > len(suffix) && host[len(host)-len(suffix):] == suffix
+	}
+	return host != "" && host == r.Host
 }

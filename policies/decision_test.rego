@@ -11,7 +11,7 @@ test_granted_request_is_allowed if {
 	decision.session == {"idle_s": 600, "absolute_s": 3600, "max": 4}
 	decision.reuse == "never"
 	decision.network.rules == []
-	decision.credentials == []
+	decision.credentials == set()
 }
 
 test_empty_input_is_denied if {

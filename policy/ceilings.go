@@ -129,9 +129,9 @@ func (c Ceiling) narrow(d *document, in *input) {
 			Remediation: "The operator has to add it to policy.ceilings.runtimes, or the policy has to grant another.",
 		})
 	}
-	if c.Tools != nil {
-		d.credentials = slices.DeleteFunc(slices.Clone(d.credentials), func(credential credential) bool {
-			return !slices.Contains(c.Tools, credential.tool)
+	if own := c.Tools; own != nil {
+		d.credentials = slices.DeleteFunc(slices.Clone(d.credentials), func(c execution.Credential) bool {
+			return !slices.Contains(own, c.Tool)
 		})
 	}
 	if c.NoSessions {

@@ -43,7 +43,7 @@ func (d document) narrowed(by document) document {
 		d.network = d.network.narrowed(by.network)
 	}
 	if by.given.has(givenCredentials) {
-		d.credentials = both(d.credentials, by.credentials)
+		d.credentials = narrowedCredentials(d.credentials, by.credentials)
 	}
 	if by.given.has(givenSession) {
 		d.session = narrowedSession(d.session, by.session)
@@ -85,23 +85,6 @@ func (a *approval) narrowed(by *approval) *approval {
 		return nil // which is incomplete, and denies
 	}
 	return &approval{expiresS: min(a.expiresS, by.expiresS), roles: both(a.roles, by.roles)}
-}
-
-func (n network) narrowed(by network) network {
-	n.rules = both(n.rules, by.rules)
-	switch {
-	case by.budget == nil:
-	case n.budget == nil:
-		n.budget = by.budget
-	default:
-		n.budget = &budget{
-			requests:     min(n.budget.requests, by.budget.requests),
-			bytes:        min(n.budget.bytes, by.budget.bytes),
-			requestsPerS: min(n.budget.requestsPerS, by.budget.requestsPerS),
-			connections:  min(n.budget.connections, by.budget.connections),
-		}
-	}
-	return n
 }
 
 func narrowedSession(a, b *execution.SessionGrant) *execution.SessionGrant {

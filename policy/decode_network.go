@@ -1,6 +1,9 @@
 package policy
 
-import "github.com/open-policy-agent/opa/v1/ast"
+import (
+	"github.com/execgate/execgate/execution"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
 
 func (n *network) decode(key string, v ast.Value) error {
 	switch key {
@@ -12,94 +15,108 @@ func (n *network) decode(key string, v ast.Value) error {
 	return errUnknownField
 }
 
-func networkRuleOf(v ast.Value, r *networkRule) error {
+func networkRuleOf(v ast.Value, r *execution.NetworkRule) error {
 	return fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "host":
-			return stringOf(v, &r.host)
+			return stringOf(v, &r.Host)
 		case "ports":
-			return list(v, &r.ports, wholeOf)
+			return list(v, &r.Ports, portOf)
 		case "methods":
-			return stringsOf(v, &r.methods)
+			return stringsOf(v, &r.Methods)
 		case "paths":
-			return stringsOf(v, &r.paths)
+			return stringsOf(v, &r.Paths)
 		case "websocket":
-			return boolOf(v, &r.websocket)
+			return boolOf(v, &r.WebSocket)
 		case "private":
-			return boolOf(v, &r.private)
+			return boolOf(v, &r.Private)
 		case "mode":
-			return oneOf(v, &r.mode, "intercept", "tunnel", "forward")
+			return oneOf(v, &r.Mode, execution.NetworkIntercept, execution.NetworkTunnel, execution.NetworkForward)
 		}
 		return errUnknownField
 	})
 }
 
-func budgetOf(v ast.Value, b *budget) error {
+func budgetOf(v ast.Value, b *execution.NetworkBudget) error {
 	return fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "requests":
-			return wholeOf(v, &b.requests)
+			return wholeOf(v, &b.Requests)
 		case "bytes":
-			return wholeOf(v, &b.bytes)
+			return wholeOf(v, &b.Bytes)
 		case "requests_per_s":
-			return wholeOf(v, &b.requestsPerS)
+			return wholeOf(v, &b.RequestsPerS)
 		case "connections":
-			return wholeOf(v, &b.connections)
+			return wholeOf(v, &b.Connections)
 		}
 		return errUnknownField
 	})
 }
 
-func credentialOf(v ast.Value, c *credential) error {
+func credentialOf(v ast.Value, c *execution.Credential) error {
 	return fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "tool":
-			return stringOf(v, &c.tool)
+			return stringOf(v, &c.Tool)
 		case "mount":
-			return stringOf(v, &c.mount)
+			return stringOf(v, &c.Mount)
 		case "engine":
-			return stringOf(v, &c.engine)
+			return stringOf(v, &c.Engine)
 		case "path":
-			return stringOf(v, &c.path)
+			return stringOf(v, &c.Path)
 		case "role":
-			return stringOf(v, &c.role)
+			return stringOf(v, &c.Role)
 		case "vault_policies":
-			return stringsOf(v, &c.vaultPolicies)
+			return stringsOf(v, &c.VaultPolicies)
 		case "ttl_s":
-			return wholeOf(v, &c.ttlS)
+			return wholeOf(v, &c.TTLS)
 		case "max_uses":
-			return wholeOf(v, &c.maxUses)
+			return wholeOf(v, &c.MaxUses)
 		case "strict":
-			return boolOf(v, &c.strict)
+			return boolOf(v, &c.Strict)
 		case "inject":
-			return oneOf(v, &c.inject, "egress", "file", "env")
+			return oneOf(v, &c.Inject, execution.InjectEgress, execution.InjectFile, execution.InjectEnv)
 		case "file_path":
-			return stringOf(v, &c.filePath)
+			return stringOf(v, &c.FilePath)
 		case "env_name":
-			return stringOf(v, &c.envName)
+			return stringOf(v, &c.EnvName)
 		case "bind":
-			return list(v, &c.bind, bindingOf)
+			return list(v, &c.Bind, bindingOf)
 		}
 		return errUnknownField
 	})
 }
 
-func bindingOf(v ast.Value, b *binding) error {
+func bindingOf(v ast.Value, b *execution.Binding) error {
 	return fields(v, func(key string, v ast.Value) error {
 		switch key {
 		case "host":
-			return stringOf(v, &b.host)
+			return stringOf(v, &b.Host)
 		case "port":
-			return wholeOf(v, &b.port)
+			return portOf(v, &b.Port)
 		case "methods":
-			return stringsOf(v, &b.methods)
+			return stringsOf(v, &b.Methods)
 		case "paths":
-			return stringsOf(v, &b.paths)
+			return stringsOf(v, &b.Paths)
 		case "name":
-			return stringOf(v, &b.name)
+			return stringOf(v, &b.Name)
 		case "mode":
-			return oneOf(v, &b.mode, "bearer", "basic", "header", "query", "sigv4")
+			return oneOf(v, &b.Mode, "bearer", "basic", "header", "query", "sigv4")
 		}
 		return errUnknownField
 	})
+}
+
+// portOf decodes a whole number that any port fits in; which are ports is for the
+// grant's own rules to say.
+func portOf(v ast.Value, out *int) error {
+	var n int64
+	if err := wholeOf(v, &n); err != nil {
+		return err
+	}
+	if n > 65535 {
+		return problem("", "is above 65535")
+	}
+	*out = int(n)
+	return nil
 }

@@ -16,7 +16,7 @@ type document struct {
 	envAllow         []string // env.allow
 	optionalControls []string
 	network          network
-	credentials      []credential
+	credentials      []execution.Credential
 	session          *execution.SessionGrant
 	reuse            reuse // empty: not given, which is never
 	approval         *approval
@@ -79,40 +79,8 @@ func (r reuse) granted() execution.Reuse {
 }
 
 type network struct {
-	rules  []networkRule
-	budget *budget
-}
-
-type networkRule struct {
-	host      string
-	ports     []int64
-	methods   []string
-	paths     []string
-	websocket bool
-	private   bool
-	mode      string // intercept, tunnel or forward
-}
-
-type budget struct {
-	requests, bytes, requestsPerS, connections int64
-}
-
-type credential struct {
-	tool, mount, engine, path, role string
-	vaultPolicies                   []string
-	ttlS, maxUses                   int64
-	strict                          bool
-	inject                          string // egress, file or env
-	filePath, envName               string
-	bind                            []binding
-}
-
-type binding struct {
-	host           string
-	port           int64
-	methods, paths []string
-	name           string
-	mode           string // bearer, basic, header, query or sigv4
+	rules  []execution.NetworkRule
+	budget *execution.NetworkBudget
 }
 
 type approval struct {

@@ -60,6 +60,14 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 		Image: in.Action.Image.Digest, Runtime: d.runtime, Limits: limits,
 		Env: in.Action.EnvNames, OptionalControls: d.optionalControls, Reuse: d.reuse.granted(),
 	}
+	if len(d.network.rules) > 0 {
+		grant.Network = execution.Network{Rules: d.network.rules, Budget: *d.network.budget}
+	}
+	for _, c := range d.credentials { // nothing is lent that was not asked for
+		if slices.Contains(in.Action.Tools, c.Tool) {
+			grant.Credentials = append(grant.Credentials, c)
+		}
+	}
 	if in.wantsSession() {
 		grant.Session = *d.session // enforceQualities refuses where there is none
 	}
@@ -107,10 +115,10 @@ func (d *document) denials() []execution.Reason {
 // out. To leave it out would be to run under another decision than was made.
 func (d *document) unsupported(honoured []string) string {
 	switch {
-	case len(d.network.rules) > 0:
-		return "network.rules"
-	case len(d.credentials) > 0:
-		return "credentials"
+	case slices.ContainsFunc(d.network.rules, func(r execution.NetworkRule) bool { return r.Mode != "" && r.Mode != execution.NetworkForward }):
+		return "network.rules of another mode than forward"
+	case slices.ContainsFunc(d.credentials, func(c execution.Credential) bool { return c.Inject == execution.InjectEgress }):
+		return "credentials with the inject egress"
 	}
 	for _, o := range d.obligations {
 		if o.Must && !slices.Contains(honoured, o.Type) {
@@ -140,6 +148,14 @@ func (d *document) incomplete() string {
 	if d.session != nil {
 		if err := d.session.Validate(); err != nil {
 			return err.Error()
+		}
+	}
+	if problem := d.network.incomplete(); problem != "" {
+		return problem
+	}
+	for i, c := range d.credentials {
+		if err := c.Validate(); err != nil {
+			return fmt.Sprintf("credentials[%d], of the tool %.100q: %v", i, c.Tool, err)
 		}
 	}
 	if d.effect == execution.EffectRequireApproval {
@@ -191,14 +207,18 @@ func (d *document) enforceQualities(in *input) (refusals []execution.Reason) {
 		}
 	}
 	for _, to := range asked.Network {
-		refuse(codeNetworkNotGranted, ruleNetwork,
-			fmt.Sprintf("The destination %s:%d is not granted.", to.Host, to.Port),
-			"Pass the data in the input or as files: sandboxes have no network.")
+		if !slices.ContainsFunc(d.network.rules, func(r execution.NetworkRule) bool { return r.Opens(to) }) {
+			refuse(codeNetworkNotGranted, ruleNetwork,
+				fmt.Sprintf("The destination %s:%d is not granted.", to.Host, to.Port),
+				"Ask for a destination that the policy grants, or pass the data in the input or as files.")
+		}
 	}
 	for _, tool := range asked.Tools {
-		refuse(codeToolNotGranted, ruleTools,
-			fmt.Sprintf("There is no credential for the tool %.200q.", tool),
-			"Leave the tool out. Tools need Vault, which is not configured on this gateway; the operator has to configure it and the policy has to grant a credential.")
+		if !slices.ContainsFunc(d.credentials, func(c execution.Credential) bool { return c.Tool == tool }) {
+			refuse(codeToolNotGranted, ruleTools,
+				fmt.Sprintf("There is no credential for the tool %.200q.", tool),
+				"Leave the tool out, or have the security team grant it a credential in the policy.")
+		}
 	}
 	if in.wantsSession() && d.session == nil {
 		refuse(codeSessionNotGranted, ruleSession,

@@ -107,7 +107,7 @@ func TestWholeDocumentIsDecoded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if doc.network.budget.requestsPerS != 1 || doc.approval.roles[0] != "approver" || doc.session != nil ||
+	if doc.network.budget.RequestsPerS != 1 || doc.approval.roles[0] != "approver" || doc.session != nil ||
 		doc.onExceed["memory_mib"] != exceedDeny || doc.obligations[0].Must || doc.advice[0].Type != "u" {
 		t.Errorf("decoded as %+v", doc)
 	}

@@ -1,0 +1,50 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// incomplete says what of the network an allow lacks, or what makes no sense.
+func (n network) incomplete() string {
+	if len(n.rules) == 0 {
+		return ""
+	}
+	if n.budget == nil {
+		return "network.rules opens destinations, and network.budget is missing"
+	}
+	if err := (execution.Network{Rules: n.rules, Budget: *n.budget}).Validate(); err != nil {
+		return "network: " + err.Error()
+	}
+	for i, rule := range n.rules {
+		if problem := hostOf(rule); problem != "" {
+			return fmt.Sprintf("network.rules[%d].host is %.300q, %s", i, rule.Host, problem)
+		}
+	}
+	return ""
+}
+
+// hostOf says why a rule's host is none: what is compared has one form.
+func hostOf(rule execution.NetworkRule) string {
+	name, wildcard := strings.CutPrefix(rule.Host, "*.")
+	if wildcard && rule.Mode == execution.NetworkForward {
+		return "and the mode forward is for one name"
+	}
+	if _, err := netip.ParseAddr(name); err == nil || endsInNumber(name) {
+		return "an address: destinations are opened by name"
+	}
+	if one, err := normaliseHost(name); err != nil || one != name {
+		return "not a name in lower case and ASCII, without a dot at its end"
+	}
+	return ""
+}
+
+// endsInNumber reports whether some would read name as an IPv4 address, in decimal,
+// octal, hexadecimal or a short form (WHATWG URL, "ends in a number").
+func endsInNumber(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return strings.HasPrefix(last, "0x") || last != "" && strings.Trim(last, "0123456789") == ""
+}

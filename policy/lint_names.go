@@ -17,7 +17,7 @@ type resolver struct {
 	bound  map[ast.Var]ast.Ref
 }
 
-// bind reads the assignments of a body.
+// bind reads the assignments of a body, and what its some and every go over.
 func (r *resolver) bind(body ast.Body) {
 	r.bound = make(map[ast.Var]ast.Ref)
 	for _, imported := range r.module.Imports {
@@ -26,6 +26,12 @@ func (r *resolver) bind(body ast.Body) {
 		}
 	}
 	ast.WalkExprs(body, func(e *ast.Expr) bool {
+		if name, domain := elements(e); name != nil {
+			if of := r.resolve(domain); of.HasPrefix(ast.InputRootRef) {
+				r.bound[*name] = of.Append(ast.VarTerm("_"))
+			}
+			return false
+		}
 		operands := e.Operands()
 		if e.Negated || len(operands) != 2 || !(e.IsAssignment() || e.Operator().Equal(ast.Equality.Ref())) {
 			return false
@@ -39,6 +45,30 @@ func (r *resolver) bind(body ast.Body) {
 		}
 		return false
 	})
+}
+
+// elements is the variable that stands for each element of what an expression goes
+// over by some or every; nil where it does not.
+func elements(e *ast.Expr) (name *ast.Var, domain ast.Ref) {
+	var value, of *ast.Term
+	switch terms := e.Terms.(type) {
+	case *ast.Every:
+		value, of = terms.Value, terms.Domain
+	case *ast.SomeDecl:
+		call, ok := terms.Symbols[0].Value.(ast.Call)
+		if !ok || len(call) < 3 {
+			return nil, nil
+		}
+		value, of = call[len(call)-2], call[len(call)-1]
+	default:
+		return nil, nil
+	}
+	v, isVar := value.Value.(ast.Var)
+	ref, isRef := of.Value.(ast.Ref)
+	if !isVar || !isRef {
+		return nil, nil
+	}
+	return &v, ref
 }
 
 // resolve puts what a reference's first name stands for in its place.
@@ -138,6 +168,7 @@ func reads(module *ast.Module, rule *ast.Rule, asks map[string]bool) bool {
 type schemaNode struct {
 	Properties map[string]*schemaNode `json:"properties"`
 	Required   []string               `json:"required"`
+	Items      *schemaNode            `json:"items"`
 }
 
 var inputFields = sync.OnceValue(func() *schemaNode {
@@ -154,6 +185,10 @@ func mayBeMissing(ref ast.Ref) bool {
 	}
 	node := inputFields()
 	for _, step := range ref[1:] {
+		if _, isVar := step.Value.(ast.Var); isVar && node != nil && node.Items != nil {
+			node = node.Items // each element that is there
+			continue
+		}
 		field, ok := step.Value.(ast.String)
 		if !ok || node == nil || !slices.Contains(node.Required, string(field)) {
 			return true

@@ -24,6 +24,11 @@ type Evaluation struct {
 	// Cause is the error behind a decision that denies because there is no
 	// valid answer. It is for the policy's author, not for callers.
 	Cause string `json:"cause,omitempty"`
+	// Trace has the steps of the evaluation, a line each with file and line of the
+	// rule; empty unless they are asked for.
+	Trace string `json:"trace,omitempty"`
+	// Truncated reports whether Trace has only the first of them.
+	Truncated bool `json:"trace_truncated,omitempty"`
 }
 
 // Eval asks a bundle, which need not be in force, about an input document as
@@ -31,6 +36,18 @@ type Evaluation struct {
 // or given twice, is an error, as is a bundle that does not compile (a
 // *BundleError). Obligations are Config.Obligations. The evaluation ends with ctx.
 func Eval(ctx context.Context, bundle Bundle, obligations []string, inputJSON []byte) (Evaluation, error) {
+	return eval(ctx, bundle, obligations, inputJSON, nil)
+}
+
+// EvalExplained is Eval with the steps of the evaluation.
+func EvalExplained(ctx context.Context, bundle Bundle, obligations []string, inputJSON []byte) (Evaluation, error) {
+	t := &tracing{full: true}
+	result, err := eval(ctx, bundle, obligations, inputJSON, t)
+	result.Trace, result.Truncated = t.text()
+	return result, err
+}
+
+func eval(ctx context.Context, bundle Bundle, obligations []string, inputJSON []byte, t *tracing) (Evaluation, error) {
 	in, value, err := readInput(inputJSON)
 	if err != nil {
 		return Evaluation{}, fmt.Errorf("read input: %w", err)
@@ -48,7 +65,7 @@ func Eval(ctx context.Context, bundle Bundle, obligations []string, inputJSON []
 	stop := context.AfterFunc(ctx, cancel.Cancel)
 	defer stop()
 	result := Evaluation{Revision: p.revision}
-	answer, failed := p.answer(ctx, value, cancel, nil)
+	answer, failed := p.answer(ctx, value, cancel, t.tracer(bundle.Source))
 	if failed == nil {
 		if result.Document, err = documentJSON(answer); err != nil {
 			return Evaluation{}, fmt.Errorf("encode decision document: %w", err)

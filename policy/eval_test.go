@@ -11,6 +11,7 @@ import (
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/policy"
+	"github.com/google/go-cmp/cmp"
 )
 
 const evalInput = `{"v": 1, "principal": {"tenant": "default", "roles": ["caller"]}, "agent": {"session": ""},
@@ -34,6 +35,31 @@ func TestEval(t *testing.T) {
 	}
 	if want := newEngine(t, policy.Config{}, shipped()).Revision(); got.Revision != want {
 		t.Errorf("revision is %s, want that of the engine, %s", got.Revision, want)
+	}
+}
+
+// The steps name the rules that failed, also where there is no answer, and change none.
+func TestEvalExplained(t *testing.T) {
+	for step, bundle := range map[string]policy.Bundle{
+		"# embedded\n":                  shipped(),
+		"(matched 0 rules, early exit)": rego("package execgate\n\ndecision := {} if input.v == 2"),
+		"Enter data.execgate.decision":  answer(`{"effect": "deny"}`),
+	} {
+		plain, err := policy.Eval(context.Background(), bundle, nil, []byte(evalInput))
+		if err != nil {
+			t.Fatal(err)
+		}
+		explained, err := policy.EvalExplained(context.Background(), bundle, nil, []byte(evalInput))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain.Trace != "" || !strings.Contains(explained.Trace, step) || explained.Truncated {
+			t.Errorf("without: %q; with: %q (truncated: %t), want %q", plain.Trace, explained.Trace, explained.Truncated, step)
+		}
+		explained.Trace = ""
+		if diff := cmp.Diff(plain, explained); diff != "" {
+			t.Errorf("the explained answer is another one (-plain +explained):\n%s", diff)
+		}
 	}
 }
 

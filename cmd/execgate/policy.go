@@ -77,9 +77,15 @@ func showTests(w io.Writer, report policy.TestReport) {
 func newPolicyEval() *cobra.Command {
 	var input string
 	var images []string
+	var explain bool
 	cmd := &cobra.Command{
-		Use:     "eval [DIR]",
-		Short:   "Ask a policy about one input document (default: the embedded policy)",
+		Use:   "eval [DIR]",
+		Short: "Ask a policy about one input document (default: the embedded policy)",
+		Long: `Ask a policy about one input document, and print what it answers and what the
+gateway makes of that. With --explain the steps of the evaluation are printed
+to standard error, each with the file and line of its rule: Enter and Exit of a
+rule, Eval of a condition, Fail where it does not hold, Redo of what may hold
+otherwise.`,
 		Example: `  execgate policy eval policies --input question.json --image python=sha256:0123...`,
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -100,10 +106,21 @@ func newPolicyEval() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer, err := policy.Eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, gateway.Obligations(), text)
+			eval := policy.Eval
+			if explain {
+				eval = policy.EvalExplained
+			}
+			answer, err := eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, gateway.Obligations(), text)
 			if err != nil {
 				return err
 			}
+			if _, err := io.WriteString(cmd.ErrOrStderr(), answer.Trace); err != nil {
+				return fmt.Errorf("print the steps: %w", err)
+			}
+			if answer.Truncated {
+				fmt.Fprintln(cmd.ErrOrStderr(), "# there were more steps")
+			}
+			answer.Trace, answer.Truncated = "", false // it is read in lines
 			if err := printJSON(cmd.OutOrStdout(), answer); err != nil {
 				return err
 			}
@@ -115,5 +132,6 @@ func newPolicyEval() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&input, "input", "-", "file with the input document, as docs/policy-input.md describes it; - is standard input")
 	cmd.Flags().StringArrayVar(&images, "image", nil, "digest of an image, as NAME=sha256:...")
+	cmd.Flags().BoolVar(&explain, "explain", false, "print the steps of the evaluation too, on standard error")
 	return cmd
 }

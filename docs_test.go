@@ -58,13 +58,14 @@ type stage struct {
 	copy    string // the working copy
 	state   string
 	address string // of gateways
+	second  string // of the gateway that a page starts beside the one of all pages
 	env     []string
 	helps   map[string]string
 }
 
 func newStage(t *testing.T) *stage {
 	dir := t.TempDir()
-	s := &stage{copy: filepath.Join(dir, "execgate"), address: freeAddress(t), helps: map[string]string{}}
+	s := &stage{copy: filepath.Join(dir, "execgate"), address: freeAddress(t), second: freeAddress(t), helps: map[string]string{}}
 	s.state = filepath.Join(s.copy, ".cache", "state", "execgate")
 	copyTree(t, s.copy)
 	for _, variable := range os.Environ() {
@@ -177,7 +178,8 @@ func (s *stage) play(t *testing.T, p page, dir string) {
 	if len(blocks) == 0 {
 		return
 	}
-	rest := s.sh(t, dir, strings.ReplaceAll(script.String(), "127.0.0.1:8080", s.address))
+	addresses := strings.NewReplacer("127.0.0.1:8080", s.address, "127.0.0.1:8081", s.second)
+	rest := s.sh(t, dir, addresses.Replace(script.String()))
 	for _, b := range blocks {
 		printed, after, found := strings.Cut(rest, fmt.Sprintf(mark, b.line))
 		if !found {

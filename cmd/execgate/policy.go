@@ -63,7 +63,8 @@ func showTests(w io.Writer, report policy.TestReport) {
 		if t.Outcome == policy.TestPassed {
 			continue
 		}
-		fmt.Fprintf(w, "%-5s %s.%s (%s) %s\n", t.Outcome, t.Package, t.Name, t.Location, t.Error)
+		line := fmt.Sprintf("%-5s %s.%s (%s) %s", t.Outcome, t.Package, t.Name, t.Location, t.Error)
+		fmt.Fprintln(w, strings.TrimSpace(line))
 		if t.Outcome != policy.TestSkipped {
 			failed++
 		}

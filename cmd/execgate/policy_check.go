@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/execgate/execgate/gateway"
@@ -13,12 +14,16 @@ import (
 func newPolicyCheck() *cobra.Command {
 	var output format
 	var images []string
+	var tenants bool
 	cmd := &cobra.Command{
 		Use:   "check [DIR]",
 		Short: "Look for what is wrong with a policy before it is released (default: the embedded policy)",
 		Long: `Look for what is wrong with a policy before it is released: whether it compiles, whether it
 denies what every policy denies, and what makes policies open by default, hard to explain or
 hard to change. The policy's own tests are run by the command test.
+
+With --tenants it is one of those in policy.tenants. Such a policy is asked only about what
+the organisation's does not deny, so it need not deny by itself what every policy denies.
 
 It exits with 1 where something is found. A comment "# execgate:ignore CODE why" on a line, or
 before it, keeps a finding about that line from being shown.`,
@@ -39,6 +44,11 @@ before it, keeps a finding about that line from being shown.`,
 			if err != nil {
 				return err
 			}
+			if tenants {
+				report.Findings = slices.DeleteFunc(report.Findings, func(f policy.Finding) bool {
+					return f.Code == policy.FindMustDeny || f.Code == policy.FindUntried
+				})
+			}
 			if output == formatJSON {
 				err = printJSON(cmd.OutOrStdout(), report)
 			} else {
@@ -51,6 +61,7 @@ before it, keeps a finding about that line from being shown.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&images, "image", nil, "digest of an image that the policy reads as data.images, as NAME=sha256:... (default: python alone)")
+	cmd.Flags().BoolVar(&tenants, "tenants", false, "it is a tenant's own policy, which only narrows")
 	output.register(cmd, "text, or json for programs")
 	return cmd
 }

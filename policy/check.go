@@ -29,6 +29,7 @@ const (
 	FindOpenDefault    = "open-default"    // what no rule decides is allowed
 	FindOpenNegation   = "open-negation"   // an allow that needs something not to be known
 	FindOpenInequality = "open-inequality" // everything but what is named passes
+	FindOpenHead       = "open-head"       // a denial that does not hold where its own words are missing
 	FindNoMetadata     = "no-metadata"     // a denial that does not explain itself
 	FindSameID         = "same-id"         // two rules that records cannot tell apart
 	FindUnformatted    = "unformatted"

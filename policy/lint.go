@@ -13,7 +13,7 @@ import (
 
 // lint looks for what compiles and should nevertheless be changed.
 func lint(modules map[string]*ast.Module, files Files) []Finding {
-	l := &linter{files: files, asks: askers(modules), ids: make(map[string]string), findings: []Finding{}}
+	l := &linter{files: files, modules: modules, asks: askers(modules), ids: make(map[string]string), findings: []Finding{}}
 	tests := false
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		l.formatted(name)
@@ -34,6 +34,7 @@ func lint(modules map[string]*ast.Module, files Files) []Finding {
 
 type linter struct {
 	files    Files
+	modules  map[string]*ast.Module
 	asks     map[string]bool   // paths of rules that depend on the input
 	ids      map[string]string // where a rule's id is, by the id
 	findings []Finding
@@ -76,6 +77,7 @@ func (l *linter) module(module *ast.Module) {
 			l.defaults(r)
 			if forbids(r) {
 				l.denial(r, &names)
+				l.head(r, &names)
 			} else {
 				l.permission(r, &names)
 			}

@@ -8,7 +8,8 @@ package execgate
 #   code: purpose_not_granted
 #   message: "The purpose of this job is not one that the tenant may have: "
 #   remediation: "Set agent.purpose to what the job is for, in the form "
-deny contains reason(rego.metadata.rule(), purpose, tenant.purpose) if {
+deny contains reason(rego.metadata.rule(), purpose, pattern) if {
+	pattern := tenant.purpose
 	purpose := object.get(input, ["agent", "purpose"], "")
-	not regex.match(tenant.purpose, purpose)
+	not regex.match(pattern, purpose)
 }

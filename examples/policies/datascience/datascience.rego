@@ -10,10 +10,12 @@ package execgate
 #   code: large_execution_waits
 #   message: "So many executions may run beside a large one of the same principal, itself included: "
 #   remediation: "Wait until others of yours have ended, or ask for less memory; in MiB, large is more than "
-deny contains reason(rego.metadata.rule(), $"{large.running}", $"{large.memory_mib}") if {
+deny contains reason(rego.metadata.rule(), $"{most}", $"{above}") if {
 	large := tenant.large
-	not _small(large)
-	not below_budget("principal", "running", large.running)
+	most := object.get(large, "running", 0)
+	above := object.get(large, "memory_mib", 0)
+	not _small(above)
+	not below_budget("principal", "running", most)
 }
 
-_small(large) if object.get(input.action.limits, "memory_mib", tenant.limits["default"].memory_mib) <= large.memory_mib
+_small(above) if object.get(input.action.limits, "memory_mib", tenant.limits["default"].memory_mib) <= above

@@ -30,6 +30,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"policies":          {},
 	"examples":          {inside: []string{"policies", "policy"}},
 	"vault":             {},
+	"vault/vaulttest":   {},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "golang.org/x/sync"}},
@@ -94,6 +95,25 @@ func TestDockerIsHiddenByTheExecutor(t *testing.T) {
 				t.Errorf("%s imports %s", p.ImportPath, path)
 			}
 		}
+	}
+}
+
+// The Vault server's licence is not ours to pass on: it is built and run by tests
+// alone, and so is what runs it.
+func TestVaultServerIsForTests(t *testing.T) {
+	for _, p := range list(t) {
+		for _, path := range p.Imports {
+			if path == module+"/vault/vaulttest" {
+				t.Errorf("%s imports %s, which only tests may", p.ImportPath, path)
+			}
+		}
+	}
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "github.com/hashicorp/vault v") {
+		t.Error("go.mod requires the Vault server")
 	}
 }
 

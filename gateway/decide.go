@@ -41,6 +41,8 @@ func (s *Service) checked(q execution.Question, d execution.Decision, in *sessio
 	default:
 		if wrong := cmp.Or(checkGrant(q, d.Grant), checkSize(d)); wrong != "" {
 			d = refuse(d, execution.CodePolicyInvalid, wrong)
+		} else if reasons := s.unlendable(d.Grant.Credentials); reasons != nil {
+			d.Effect, d.Reasons = execution.EffectDeny, append(slices.Clone(d.Reasons), reasons...)
 		} else if in != nil {
 			d = in.hold(d)
 		}
@@ -50,6 +52,30 @@ func (s *Service) checked(q execution.Question, d execution.Decision, in *sessio
 		d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
 	}
 	return d
+}
+
+// unlendable says why credentials that policy grants can never be lent here; nil
+// where they can, or there are none.
+func (s *Service) unlendable(credentials []execution.Credential) (reasons []execution.Reason) {
+	if len(credentials) == 0 {
+		return nil
+	}
+	err := s.checkLendable(credentials)
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*execution.Error](err); ok && len(e.Reasons) > 0 {
+		return e.Reasons
+	}
+	return []execution.Reason{{Code: codeCredentialUnlendable, Message: "the credentials that the policy grants cannot be lent"}}
+}
+
+// codeCredentialUnlendable is the reason of a lender that gives none.
+const codeCredentialUnlendable = "credential_unlendable"
+
+func (s *Service) checkLendable(credentials []execution.Credential) (err error) {
+	defer s.recovered("check credentials", &err)
+	return s.lender.Check(credentials)
 }
 
 func (s *Service) ask(ctx context.Context, q execution.Question) (d execution.Decision, err error) {

@@ -250,6 +250,14 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 			return execution.Result{}, leases, err
 		}
 	}
+	if len(job.Exposed) > 0 {
+		scrubber, err := newScrubber(job.Exposed, job.Events)
+		if err != nil {
+			return execution.Result{}, leases, err
+		}
+		job.Events = scrubber.events()
+		defer func() { result, err = s.scrubbed(scrubber, result, err) }()
+	}
 	result, err = s.executor.Execute(ctx, job)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):

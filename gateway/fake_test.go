@@ -43,13 +43,16 @@ type world struct {
 	events  []string
 	records []execution.Record
 
-	image   func(language, image string) (execution.Image, error)
-	decide  func(execution.Question) execution.Decision
-	lend    func() ([]execution.Lease, error)
-	revoke  func(context.Context) ([]execution.Lease, error)
-	execute func(context.Context, execution.Job) (execution.Result, error)
-	append  func(context.Context, execution.Record) error
-	memory  *memory
+	image      func(language, image string) (execution.Image, error)
+	decide     func(execution.Question) execution.Decision
+	unlendable error               // of every credential
+	exposed    []execution.Exposed // by every loan
+	loan       execution.Loan      // the last
+	lend       func() ([]execution.Lease, error)
+	revoke     func(context.Context) ([]execution.Lease, error)
+	execute    func(context.Context, execution.Job) (execution.Result, error)
+	append     func(context.Context, execution.Record) error
+	memory     *memory
 	// What sandboxes do.
 	openSession func(context.Context, execution.Session) error
 	putFile     func(context.Context, string, []byte) error
@@ -115,10 +118,13 @@ func (w *world) Explain(_ context.Context, q execution.Question, full bool) exec
 	return e
 }
 
-func (w *world) Lend(context.Context, execution.Loan) (execution.Lent, error) {
+func (w *world) Check([]execution.Credential) error { return w.unlendable }
+
+func (w *world) Lend(_ context.Context, loan execution.Loan) (execution.Lent, error) {
 	w.saw("lend")
+	w.loan = loan
 	leases, err := w.lend()
-	return execution.Lent{Leases: leases}, err
+	return execution.Lent{Leases: leases, Exposed: w.exposed}, err
 }
 
 func (w *world) Revoke(ctx context.Context, _ string) ([]execution.Lease, error) {

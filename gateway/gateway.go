@@ -29,9 +29,11 @@ type Decider interface {
 
 // Lender lends credentials to executions and takes them back.
 type Lender interface {
+	// Check says, without asking anybody, which credentials this gateway can never
+	// lend: its error is of KindDenied, with reasons.
+	Check(credentials []execution.Credential) error
 	// Lend lends every credential of the loan or none, and returns once that is
-	// recorded. Its error is of KindDenied where this gateway cannot lend what is
-	// asked for, and of KindUnavailable where it cannot now.
+	// recorded. Its error is of KindUnavailable where trying again may help.
 	Lend(ctx context.Context, loan execution.Loan) (execution.Lent, error)
 	// Revoke takes back whatever was lent to the execution, also by a Lend that
 	// failed or never returned. It may be called again, and returns the leases

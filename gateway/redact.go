@@ -111,9 +111,15 @@ func (r *redactor) whole(text []byte, cutOff bool) []byte {
 	return append(r.write(text), r.end(cutOff)...)
 }
 
-// value redacts the strings, the names and the numbers of a JSON document, each by
-// itself. A number that matches becomes a string.
+// value redacts a JSON document.
 func (r *redactor) value(document json.RawMessage) (json.RawMessage, error) {
+	return rewriteJSON(document, func(text string) string { return string(r.whole([]byte(text), false)) })
+}
+
+// rewriteJSON puts what change makes of them in the place of the strings, the names
+// and the numbers of a JSON document, each by itself. A number that is changed becomes
+// a string.
+func rewriteJSON(document json.RawMessage, change func(string) string) (json.RawMessage, error) {
 	if len(document) == 0 {
 		return document, nil
 	}
@@ -131,11 +137,14 @@ func (r *redactor) value(document json.RawMessage) (json.RawMessage, error) {
 		}
 		switch kind := token.Kind(); {
 		case kind == '"':
-			err = to.WriteToken(jsontext.String(string(r.whole([]byte(token.String()), false))))
-		case kind == '0' && r.of.pattern.MatchString(token.String()):
-			err = to.WriteToken(jsontext.String(string(r.whole([]byte(token.String()), false))))
+			err = to.WriteToken(jsontext.String(change(token.String())))
 		case kind == '0':
-			err = to.WriteValue(jsontext.Value(token.String()))
+			text := token.String()
+			if changed := change(text); changed != text {
+				err = to.WriteToken(jsontext.String(changed))
+			} else {
+				err = to.WriteValue(jsontext.Value(text))
+			}
 		default:
 			err = to.WriteToken(token)
 		}

@@ -13,20 +13,25 @@ import (
 // lend, and says so.
 type Unconfigured struct{}
 
-// Lend succeeds only where no credential is asked for.
-func (Unconfigured) Lend(_ context.Context, loan execution.Loan) (execution.Lent, error) {
-	if len(loan.Credentials) == 0 {
-		return execution.Lent{}, nil
+// Check denies whatever needs a credential.
+func (Unconfigured) Check(credentials []execution.Credential) error {
+	if len(credentials) == 0 {
+		return nil
 	}
-	return execution.Lent{}, &execution.Error{
+	return &execution.Error{
 		Kind: execution.KindDenied,
 		Reasons: []execution.Reason{{
 			Code:        "vault_unconfigured",
-			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", loan.Credentials[0].Tool),
+			Message:     fmt.Sprintf("The credential of tool %q cannot be lent: this gateway has no Vault.", credentials[0].Tool),
 			Rule:        "gateway.vault",
-			Remediation: "Leave the tool out: this gateway cannot lend credentials.",
+			Remediation: "Leave the tool out, or have the operator name a Vault in the gateway's configuration (vault.address; docs/vault.md).",
 		}},
 	}
+}
+
+// Lend succeeds only where no credential is asked for.
+func (u Unconfigured) Lend(_ context.Context, loan execution.Loan) (execution.Lent, error) {
+	return execution.Lent{}, u.Check(loan.Credentials)
 }
 
 // Revoke has nothing to take back.

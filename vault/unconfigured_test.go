@@ -17,8 +17,8 @@ func TestWithoutVaultNothingIsLent(t *testing.T) {
 	if execution.KindOf(err) != execution.KindDenied {
 		t.Fatalf("got %v, want a denial", err)
 	}
-	if r := err.(*execution.Error).Reasons[0]; strings.Contains(r.Remediation, "vault.") || !strings.HasPrefix(r.Remediation, "Leave the tool out") {
-		t.Errorf("the remediation %q names a setting that there is not", r.Remediation)
+	if r := err.(*execution.Error).Reasons[0]; r.Code != "vault_unconfigured" || !strings.Contains(r.Remediation, "vault.address") {
+		t.Errorf("the reason %+v does not say what to configure", r)
 	}
 	if leases, err := lender.Revoke(t.Context(), "ex_1"); err != nil || len(leases) != 0 {
 		t.Fatalf("revoke: %v, %v", leases, err)

@@ -71,9 +71,6 @@ func TestEncodings(t *testing.T) {
 				encoded := encode(value)
 				text := "before: (" + encoded + ") after"
 				got := set.Text(text)
-				if core := strings.TrimSpace(value); core != value && encode(core) == strings.TrimSpace(encoded) {
-					got = strings.ReplaceAll(got, strings.TrimPrefix(encoded, encode(core)), "") // white space may stay
-				}
 				want := "before: (" + Marker + ") after"
 				if strings.Contains(strings.ToLower(encoded), `\ufffd`) && len(strings.ToValidUTF8(value, "")) < MinLength {
 					want = text // it says too little of the secret
@@ -130,12 +127,20 @@ func TestBase64InLines(t *testing.T) {
 			}
 		}
 	}
-	marks := newSet(t, specimens["base64 marks"][0])
-	for _, text := range []string{"++++////++++", "----____----", `++++\/\/\/\/++++`, "%2B%2B%2b%2b%2F%2f%2F%2F%2B%2B%2B%2B", `\u002b\u002B++//\u002f/++++`} {
-		if got, want := text, "++++////++++"; base64.StdEncoding.EncodeToString([]byte(specimens["base64 marks"][0])) == want {
-			if marks.Text(got) != Marker {
-				t.Errorf("%q became %q", got, marks.Text(got))
-			}
+}
+
+// The two characters that are no letters or digits have other forms, and encoders of
+// what base64 stands in may escape them.
+func TestBase64Marks(t *testing.T) {
+	value := specimens["base64 marks"][0]
+	if got := base64.StdEncoding.EncodeToString([]byte(value)); got != "++++////++++" {
+		t.Fatalf("the value's base64 is %s", got)
+	}
+	for _, text := range []string{
+		"++++////++++", "----____----", `++++\/\/\/\/++++`, "%2B%2B%2b%2b%2F%2f%2F%2F%2B%2B%2B%2B", `\u002b\u002B++//\u002f/++++`,
+	} {
+		if got := newSet(t, value).Text("<" + text + ">"); got != "<"+Marker+">" {
+			t.Errorf("%q became %q", text, got)
 		}
 	}
 }

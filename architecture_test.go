@@ -32,6 +32,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"examples":          {inside: []string{"policies", "policy"}},
 	"vault":             {},
 	"vault/vaulttest":   {},
+	"egress":            {outside: []string{"golang.org/x/net/idna"}},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "golang.org/x/sync"}},

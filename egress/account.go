@@ -1,0 +1,130 @@
+package egress
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// How many refusals of one execution are recorded: as many as it may make
+// requests, within these bounds. A program that is denied thousands of connections
+// a second would otherwise fill the log that everybody's records need.
+const (
+	leastRefusals = 16
+	mostRefusals  = 1000
+)
+
+// account is what one execution has used of its budget. Every bound of it is
+// exact, however many connections there are at once.
+type account struct {
+	budget execution.NetworkBudget
+	bytes  atomic.Int64 // carried or about to be, both ways; never over the budget
+
+	mu          sync.Mutex
+	connections int64
+	requests    int64
+	begun       window
+	refusals    int64 // recorded
+	unrecorded  int64
+}
+
+func newAccount(budget execution.NetworkBudget) *account {
+	return &account{budget: budget, begun: window{most: budget.RequestsPerS}}
+}
+
+// begin takes one connection out of the budget, or says what is exceeded. Where
+// code is empty, release gives its place among the connections at once back.
+func (a *account) begin(now time.Time) (code string) {
+	b := a.budget
+	if min(b.Requests, b.Bytes, b.RequestsPerS, b.Connections) <= 0 {
+		return codeBudgetInvalid
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.bytes.Load() >= b.Bytes:
+		return codeBytesSpent
+	case a.requests >= b.Requests:
+		return codeRequestsSpent
+	case a.connections >= b.Connections:
+		return codeConnectionsExceeded
+	case !a.begun.admit(now):
+		return codeRateExceeded
+	}
+	a.requests++
+	a.connections++
+	return ""
+}
+
+func (a *account) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.connections--
+}
+
+// take takes up to n bytes out of the budget and returns how many.
+func (a *account) take(n int64) int64 {
+	for {
+		used := a.bytes.Load()
+		got := min(n, a.budget.Bytes-used)
+		if got <= 0 || a.bytes.CompareAndSwap(used, used+got) {
+			return max(got, 0)
+		}
+	}
+}
+
+// refuse counts one refusal and returns the code to record it with; empty where
+// it is only counted.
+func (a *account) refuse(code string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	bound := min(max(a.budget.Requests, leastRefusals), mostRefusals)
+	switch {
+	case a.refusals < bound:
+		a.refusals++
+		return code
+	case a.refusals == bound:
+		a.refusals++
+		return codeRefusalsSpent
+	}
+	a.unrecorded++
+	return ""
+}
+
+// usage is what was used until now.
+func (a *account) usage() Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Usage{Requests: a.requests, Bytes: a.bytes.Load(), Unrecorded: a.unrecorded}
+}
+
+// window admits at most `most` in any second.
+type window struct {
+	most  int64
+	begun []time.Time // of the last second, the oldest first
+}
+
+func (w *window) admit(now time.Time) bool {
+	if n := len(w.begun); n > 0 && now.Before(w.begun[n-1]) {
+		now = w.begun[n-1] // who read the clock first need not come first
+	}
+	// Past half of its room what is over is dropped at once, so that admitting
+	// stays cheap with a rate of thousands.
+	old, _ := slices.BinarySearchFunc(w.begun, now.Add(-time.Second), func(at, limit time.Time) int {
+		if at.After(limit) {
+			return 1
+		}
+		return -1
+	})
+	if int64(len(w.begun)-old) >= w.most {
+		return false
+	}
+	if old > len(w.begun)/2 {
+		w.begun = append(w.begun[:0], w.begun[old:]...)
+	}
+	w.begun = append(w.begun, now)
+	return true
+}

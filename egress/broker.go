@@ -1,0 +1,183 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// The times that are used where Config says none.
+const (
+	defaultResolveTimeout = 5 * time.Second
+	defaultDialTimeout    = 10 * time.Second
+	defaultIdleTimeout    = 10 * time.Minute
+)
+
+// Config says how a Broker works. Recorder is required.
+type Config struct {
+	Recorder Recorder
+	// Resolver looks names up; nil means the operating system's.
+	Resolver Resolver
+	// AllowedNetworks are the networks that are not public in which rules with
+	// Private may have destinations. What is metadata of a cloud, unspecified,
+	// multicast or broadcast is refused whatever stands here.
+	AllowedNetworks []netip.Prefix
+	// ResolveTimeout bounds the lookup of a name, DialTimeout connecting, with all
+	// addresses that are tried; zero means 5 s and 10 s.
+	ResolveTimeout, DialTimeout time.Duration
+	// IdleTimeout is how long a connection may be without a byte in either
+	// direction; zero means 10 minutes.
+	IdleTimeout time.Duration
+	// Logger is told of faults; nil discards.
+	Logger *slog.Logger
+}
+
+// Broker carries what programs send out of their sandboxes.
+type Broker struct {
+	resolver                                 Resolver
+	allowed                                  []netip.Prefix
+	resolveTimeout, dialTimeout, idleTimeout time.Duration
+
+	log     *slog.Logger
+	records *records
+	counts  counts
+
+	mu       sync.Mutex
+	accounts map[string]*account // by execution, from its first connection until End
+}
+
+// New returns a Broker, or says what is wrong with the configuration.
+func New(c Config) (*Broker, error) {
+	if c.Recorder == nil {
+		return nil, errors.New("configure egress: Recorder is required: nothing leaves that is not recorded")
+	}
+	if err := checkNetworks(c.AllowedNetworks); err != nil {
+		return nil, fmt.Errorf("configure egress: %w", err)
+	}
+	if min(c.ResolveTimeout, c.DialTimeout, c.IdleTimeout) < 0 {
+		return nil, errors.New("configure egress: a timeout is negative")
+	}
+	b := &Broker{
+		resolver: c.Resolver, allowed: slices.Clone(c.AllowedNetworks), log: c.Logger,
+		resolveTimeout: cmp.Or(c.ResolveTimeout, defaultResolveTimeout),
+		dialTimeout:    cmp.Or(c.DialTimeout, defaultDialTimeout),
+		idleTimeout:    cmp.Or(c.IdleTimeout, defaultIdleTimeout),
+		counts:         counts{connections: map[Outcome]uint64{}}, accounts: map[string]*account{},
+	}
+	if b.resolver == nil {
+		b.resolver = &net.Resolver{}
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	b.records = &records{recorder: c.Recorder, log: b.log}
+	return b, nil
+}
+
+// destination is where a connection wants to go.
+type destination struct {
+	host string // in its one form; where it has none as it may be shown
+	port int
+	rule execution.NetworkRule // the zero rule where none opens it
+}
+
+// Carry carries one connection that the program of job opened to the name and port
+// of to, until it ends; it owns conn and closes it. A refusal is a conn that is
+// closed without a byte. ctx is the execution's: when it ends so does the
+// connection, and a call after that does nothing. Any number of calls may be under
+// way at once.
+//
+// Half a connection is ended by conn's CloseWrite; a conn that has none is closed
+// whole once the destination has sent its last byte.
+func (b *Broker) Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn) {
+	defer conn.Close()
+	a := b.account(ctx, job)
+	if a == nil {
+		return
+	}
+	b.counts.active.Add(1)
+	defer b.counts.active.Add(-1)
+
+	host, rule, code := decide(job.Grant.Network, to)
+	d := destination{host, to.Port, rule}
+	if host == "" {
+		d.host = printable(to.Host)
+	}
+	if code == "" {
+		if code = a.begin(time.Now()); code == "" {
+			defer a.release()
+		}
+	}
+	var addresses []netip.Addr
+	if code == "" {
+		addresses, code = b.lookUp(ctx, d.host, rule.Private)
+	}
+	if code != "" {
+		b.refuse(ctx, job, a, d, code)
+		return
+	}
+	b.forward(ctx, job, a, d, addresses, conn)
+}
+
+// refuse counts a refusal, and records it while there are not too many.
+func (b *Broker) refuse(ctx context.Context, job execution.Job, a *account, d destination, code string) {
+	b.counts.end(execution.EffectDeny, code)
+	if record := a.refuse(code); record != "" {
+		b.records.denied(ctx, job, d, record)
+		return
+	}
+	b.counts.unrecorded.Add(1)
+}
+
+// account returns that of the execution; nil where the execution has ended, so
+// that none is made which nobody would end.
+func (b *Broker) account(ctx context.Context, job execution.Job) *account {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	a, ok := b.accounts[job.ID]
+	if !ok {
+		a = newAccount(job.Grant.Network.Budget)
+		b.accounts[job.ID] = a
+	}
+	return a
+}
+
+// Usage is what an execution has sent out and taken in.
+type Usage struct {
+	Requests   int64 // connections that the budget allowed, also those that came to nothing
+	Bytes      int64 // both ways
+	Unrecorded int64 // refusals that were counted and not recorded
+}
+
+// End returns what the execution has used and forgets it. It is called once for
+// every execution, after the ctx of its connections has ended and Carry has
+// returned for each.
+func (b *Broker) End(executionID string) Usage {
+	b.mu.Lock()
+	a := b.accounts[executionID]
+	delete(b.accounts, executionID)
+	b.mu.Unlock()
+	if a == nil {
+		return Usage{}
+	}
+	used := a.usage()
+	if used.Unrecorded > 0 {
+		b.log.Warn("refusals of egress were too many to record", "execution", executionID, "count", used.Unrecorded)
+	}
+	return used
+}
+
+// Ready returns nil unless a record of egress could not be written lately.
+func (b *Broker) Ready(context.Context) error { return b.records.ready() }

@@ -1,0 +1,91 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// recordTimeout is how long one record may take to become durable. It does not
+// shrink with the execution: one that ends does not cost a record.
+const recordTimeout = 2 * time.Second
+
+// unreadyAfterFailure is how long the broker calls itself unready after a record
+// failed, unless one goes well in the meantime. It then offers itself, because
+// nothing but work shows whether the log has recovered.
+const unreadyAfterFailure = 30 * time.Second
+
+// maxRecordHost bounds the host in a record, in bytes: a program chose it.
+const maxRecordHost = 256
+
+// Recorder is the audit log.
+type Recorder interface {
+	// Append returns the record's sequence number once the record is durable. It
+	// returns when ctx ends, whatever the disk does.
+	Append(ctx context.Context, r execution.Record) (uint64, error)
+}
+
+// records writes the records of what leaves sandboxes.
+type records struct {
+	recorder Recorder
+	log      *slog.Logger
+	failures atomic.Uint64
+	// failed is when an append last failed, in Unix nanoseconds; zero where the
+	// last one went well.
+	failed atomic.Int64
+}
+
+// append makes a record about job durable. A failure is logged here.
+func (w *records) append(ctx context.Context, job execution.Job, r execution.Record) (uint64, error) {
+	r.Time, r.Execution = time.Now().UTC(), job.ID
+	r.Principal = &execution.Principal{Tenant: job.Owner.Tenant, Subject: job.Owner.Subject, Roles: []execution.Role{}}
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	seq, err := w.recorder.Append(within, r)
+	if err != nil {
+		w.failures.Add(1)
+		w.failed.Store(time.Now().UnixNano())
+		w.log.ErrorContext(ctx, "egress is not recorded", "execution", job.ID, "record", r.Type, "error", err)
+		return 0, fmt.Errorf("append %s record: %w", r.Type, err)
+	}
+	w.failed.Store(0)
+	return seq, nil
+}
+
+// allowed records that address is about to be connected to.
+func (w *records) allowed(ctx context.Context, job execution.Job, d destination, address netip.AddrPort) (uint64, error) {
+	return w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: &execution.EgressDecided{
+		Host: d.host, Port: d.port, Mode: d.rule.Mode, Effect: execution.EffectAllow, Address: address.String(),
+	}})
+}
+
+func (w *records) denied(ctx context.Context, job execution.Job, d destination, code string) {
+	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: &execution.EgressDecided{
+		Host: d.host, Port: d.port, Mode: d.rule.Mode, Effect: execution.EffectDeny, Code: code,
+	}}) // it is denied all the same, and append has logged it
+}
+
+func (w *records) ended(ctx context.Context, job execution.Job, e execution.EgressEnded) {
+	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressEnded, EgressEnded: &e}) // there is nothing left to stop, and append has logged it
+}
+
+func (w *records) ready() error {
+	if at := w.failed.Load(); at != 0 && time.Since(time.Unix(0, at)) < unreadyAfterFailure {
+		return &execution.Error{Kind: execution.KindUnavailable, Code: "audit_unavailable", Detail: "a record of egress could not be written"}
+	}
+	return nil
+}
+
+// printable returns host as it may stand in a record, where it has no normal form.
+func printable(host string) string {
+	if len(host) > maxRecordHost {
+		host = host[:maxRecordHost]
+	}
+	return strings.ToValidUTF8(host, "\uFFFD")
+}

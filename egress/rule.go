@@ -1,0 +1,67 @@
+package egress
+
+import (
+	"errors"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// Codes of denials, as records and metrics have them.
+const (
+	codeHostInvalid   = "host_invalid"
+	codeHostIsAddress = "host_is_address"
+	codePortInvalid   = "port_invalid"
+	codeNotGranted    = "network_not_granted" // policy says the same of what is asked for beforehand
+	codeUnsupported   = "egress_unsupported"  // the rule's mode is none that this gateway carries
+	codeBudgetInvalid = "budget_invalid"
+
+	codeConnectionsExceeded = "connections_exceeded"
+	codeRequestsSpent       = "requests_spent"
+	codeRateExceeded        = "rate_exceeded"
+	codeBytesSpent          = "bytes_spent" // also an end
+
+	codeNameUnresolved   = "name_unresolved"
+	codeResolveTimeout   = "resolve_timeout"
+	codeTooManyAddresses = "too_many_addresses"
+	codeAddressRefused   = "address_refused"
+
+	codeRefusalsSpent = "refusals_spent" // the last refusal that is recorded
+)
+
+// decide finds the rule that opens to. host is the name in its one form, or where
+// it has none the empty string. Without a rule, or with one that nothing is
+// carried by, code says why.
+func decide(n execution.Network, to execution.Destination) (host string, rule execution.NetworkRule, code string) {
+	host, err := normaliseHost(to.Host)
+	switch {
+	case errors.Is(err, errIsAddress):
+		return "", rule, codeHostIsAddress
+	case err != nil:
+		return "", rule, codeHostInvalid
+	case to.Port < 1 || to.Port > 65535:
+		return host, rule, codePortInvalid
+	}
+	rule, ok := match(n.Rules, execution.Destination{Host: host, Port: to.Port})
+	switch {
+	case !ok:
+		return host, rule, codeNotGranted
+	case rule.Mode != execution.NetworkForward:
+		return host, rule, codeUnsupported
+	}
+	return host, rule, ""
+}
+
+// match returns the rule for to, whose host is normalised. One that names the host
+// comes before one for all names below another; of the same kind the first counts.
+func match(rules []execution.NetworkRule, to execution.Destination) (found execution.NetworkRule, ok bool) {
+	for _, r := range rules {
+		switch {
+		case !r.Opens(to):
+		case r.Host == to.Host:
+			return r, true
+		case !ok && r.Mode != execution.NetworkForward: // a forward is for one name
+			found, ok = r, true
+		}
+	}
+	return found, ok
+}

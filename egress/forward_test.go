@@ -236,6 +236,62 @@ func TestAddressesAreTriedInTurn(t *testing.T) {
 	}
 }
 
+// asked remembers what was looked up.
+type asked struct {
+	addresses
+	queries *[]string
+}
+
+func (a asked) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	*a.queries = append(*a.queries, network+" "+host)
+	return a.addresses.LookupNetIP(ctx, network, host)
+}
+
+// net.Resolver gives IPv4 addresses of a hosts file as v4-mapped. The dot at the end
+// keeps it from trying a search list.
+func TestMappedAddressIsTheOneInIt(t *testing.T) {
+	l, to := listen(t)
+	serve(t, l, func(*net.TCPConn) {})
+	for _, tt := range []struct {
+		addr string
+		want []string
+	}{
+		{"::ffff:127.0.0.1", []string{"allow", "end "}},
+		{"::ffff:10.0.0.5", []string{"deny " + codeAddressRefused}},
+		{"::ffff:169.254.169.254", []string{"deny " + codeAddressRefused}},
+	} {
+		log, queries := &memory{}, []string{}
+		b := newBroker(t, Config{Recorder: log, Resolver: asked{addresses{netip.MustParseAddr(tt.addr)}, &queries}})
+		c := carry(t, t.Context(), b, jobTo(to, plenty), to)
+		_ = c.CloseWrite() // where it is refused there is nothing to close any more
+		c.wait(t)
+		if diff := cmp.Diff(tt.want, log.codes()); diff != "" {
+			t.Errorf("%s: %s", tt.addr, diff)
+		}
+		if got := log.all()[0].EgressDecided.Address; len(tt.want) == 2 && got != l.Addr().String() {
+			t.Errorf("%s: recorded is %s", tt.addr, got)
+		}
+		if diff := cmp.Diff([]string{"ip db.test."}, queries); diff != "" {
+			t.Errorf("%s: looked up: %s", tt.addr, diff)
+		}
+	}
+}
+
+func TestEndOfTheExecutionEndsTheTries(t *testing.T) {
+	l, to := listen(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	log := &memory{fail: func(execution.Record) error {
+		cancel()
+		return nil
+	}}
+	b := newBroker(t, Config{Recorder: log, Resolver: addresses{loopback[0], netip.MustParseAddr("127.0.0.2")}})
+	carry(t, ctx, b, jobTo(to, plenty), to).wait(t)
+	if diff := cmp.Diff([]string{"allow", "end " + codeCancelled}, log.codes()); diff != "" {
+		t.Error(diff)
+	}
+	noneBefore(t, l)
+}
+
 func TestOnlyTheCheckedAddressIsConnectedTo(t *testing.T) {
 	checked := netip.MustParseAddrPort("127.0.0.1:5432")
 	for _, tt := range []struct {

@@ -106,6 +106,30 @@ func TestEitherSideMayEndFirst(t *testing.T) {
 	}
 }
 
+// A program that has ended its half, and then closes, has ended the connection.
+func TestProgramThatWantsNoMore(t *testing.T) {
+	l, to := listen(t)
+	ended, closed := make(chan struct{}), make(chan struct{})
+	serve(t, l, func(c *net.TCPConn) {
+		_, _ = io.Copy(io.Discard, c)
+		close(ended)
+		<-closed
+		for err := error(nil); err == nil; {
+			_, err = c.Write(make([]byte, 64<<10))
+		}
+	})
+	log := &memory{}
+	c := carry(t, t.Context(), newBroker(t, Config{Recorder: log}), jobTo(to, plenty), to)
+	_ = c.CloseWrite()
+	<-ended
+	c.Close()
+	close(closed)
+	c.wait(t)
+	if diff := cmp.Diff([]string{"allow", "end "}, log.codes()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestConnectionThatBreaks(t *testing.T) {
 	l, to := listen(t)
 	serve(t, l, func(c *net.TCPConn) {

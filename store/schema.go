@@ -187,6 +187,18 @@ var migrations = []string{
 		lost    INTEGER NOT NULL,
 		PRIMARY KEY (hour_ms, why)
 	) STRICT, WITHOUT ROWID`,
+
+	// What was asked of Vault and is not ended: see Leases. n is their order.
+	`CREATE TABLE leases (
+		n           INTEGER PRIMARY KEY,
+		id          TEXT NOT NULL UNIQUE,
+		execution   TEXT NOT NULL,
+		tenant      TEXT NOT NULL,
+		subject     TEXT NOT NULL,
+		credentials TEXT NOT NULL CHECK (json_valid(credentials)),
+		accessor    TEXT NOT NULL DEFAULT '',
+		expires_ms  INTEGER NOT NULL
+	) STRICT`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

@@ -34,5 +34,10 @@ func (u Unconfigured) Lend(_ context.Context, loan execution.Loan) (execution.Le
 	return execution.Lent{}, u.Check(loan.Credentials)
 }
 
+// Value has nothing to give.
+func (Unconfigured) Value(_ context.Context, _, tool string) (map[string]execution.Secret, execution.Lease, error) {
+	return nil, execution.Lease{}, notLent(tool)
+}
+
 // Revoke has nothing to take back.
 func (Unconfigured) Revoke(context.Context, string) ([]execution.Lease, error) { return nil, nil }

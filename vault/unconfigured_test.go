@@ -20,6 +20,9 @@ func TestWithoutVaultNothingIsLent(t *testing.T) {
 	if r := err.(*execution.Error).Reasons[0]; r.Code != "vault_unconfigured" || !strings.Contains(r.Remediation, "vault.address") {
 		t.Errorf("the reason %+v does not say what to configure", r)
 	}
+	if _, _, err := lender.Value(t.Context(), "ex_1", "github"); execution.KindOf(err) != execution.KindDenied {
+		t.Errorf("a use: %v, want a denial", err)
+	}
 	if leases, err := lender.Revoke(t.Context(), "ex_1"); err != nil || len(leases) != 0 {
 		t.Fatalf("revoke: %v, %v", leases, err)
 	}

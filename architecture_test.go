@@ -43,7 +43,7 @@ var packages = map[string]struct{ inside, outside []string }{
 
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
 	"cmd/execgate": {
-		inside: []string{"audit", "examples", "executor", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
+		inside: []string{"audit", "egress", "examples", "executor", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
 		outside: []string{
 			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",

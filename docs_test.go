@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/execgate/execgate/vault/vaulttest"
 )
 
 // The pages are part of the product: what they show is run, and what they name
@@ -46,6 +48,9 @@ func TestPages(t *testing.T) {
 	for _, p := range readPages(t) {
 		t.Run(p.name, func(t *testing.T) {
 			s.commandsExist(t, p)
+			if p.name == "docs/vault.md" {
+				s.haveVaultAndDatabase(t)
+			}
 			if p.name != "README.md" {
 				s.play(t, p, s.folder(t))
 			}
@@ -59,13 +64,14 @@ type stage struct {
 	state   string
 	address string // of gateways
 	second  string // of the gateway that a page starts beside the one of all pages
+	vault   string // of the Vault that a page starts
 	env     []string
 	helps   map[string]string
 }
 
 func newStage(t *testing.T) *stage {
 	dir := t.TempDir()
-	s := &stage{copy: filepath.Join(dir, "execgate"), address: freeAddress(t), second: freeAddress(t), helps: map[string]string{}}
+	s := &stage{copy: filepath.Join(dir, "execgate"), address: freeAddress(t), second: freeAddress(t), vault: freeAddress(t), helps: map[string]string{}}
 	s.state = filepath.Join(s.copy, ".cache", "state", "execgate")
 	copyTree(t, s.copy)
 	for _, variable := range os.Environ() {
@@ -153,6 +159,17 @@ func (s *stage) startGateway(t *testing.T) {
 	s.env = append(s.env, "EXECGATE_API_KEY="+strings.TrimSpace(string(key)))
 }
 
+// haveVaultAndDatabase gives the pages the command vault and a PostgreSQL.
+func (s *stage) haveVaultAndDatabase(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.Symlink(vaulttest.Binary(t), filepath.Join(bin, "vault")); err != nil {
+		t.Fatal(err)
+	}
+	postgres := vaulttest.StartPostgres(t, vaulttest.PostgresOptions{})
+	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"), fmt.Sprintf("DATABASE=127.0.0.1:%d", postgres.Port),
+		"DATABASE_PASSWORD="+postgres.Password, "DATABASE_CA="+postgres.CAFile)
+}
+
 // folder is a working copy as far as the pages need one, for one page.
 func (s *stage) folder(t *testing.T) string {
 	dir := t.TempDir()
@@ -178,7 +195,7 @@ func (s *stage) play(t *testing.T, p page, dir string) {
 	if len(blocks) == 0 {
 		return
 	}
-	addresses := strings.NewReplacer("127.0.0.1:8080", s.address, "127.0.0.1:8081", s.second)
+	addresses := strings.NewReplacer("127.0.0.1:8080", s.address, "127.0.0.1:8081", s.second, "127.0.0.1:8200", s.vault)
 	rest := s.sh(t, dir, addresses.Replace(script.String()))
 	for _, b := range blocks {
 		printed, after, found := strings.Cut(rest, fmt.Sprintf(mark, b.line))

@@ -6,12 +6,12 @@ import (
 	"log/slog"
 
 	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/identity"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/store"
-	"github.com/execgate/execgate/vault"
 )
 
 // app is the whole program as a value: every part, wired and not yet running.
@@ -29,13 +29,22 @@ type app struct {
 	policies *organisation
 	catalog  *catalog
 	executor *executor.Executor
+	broker   *egress.Broker
+	lender   *lender
 	service  *gateway.Service
 	gateway  *gateway.Gateway
 }
 
-// newApp wires the parts. authenticator replaces API keys where it is not nil.
-// The caller must call run, or close.
-func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator gateway.Authenticator) (_ *app, err error) {
+// appOptions are what is no setting of a gateway.
+type appOptions struct {
+	authenticator gateway.Authenticator // in the place of API keys; nil: those
+	// devCredentials is the path of a file with credentials, in the place of a Vault;
+	// empty: there is none.
+	devCredentials string
+}
+
+// newApp wires the parts. The caller must call run, or close.
+func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOptions) (_ *app, err error) {
 	a := &app{cfg: cfg, logger: logger}
 	defer func() {
 		if err != nil {
@@ -71,7 +80,13 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if err := setCeilings(engine, cfg.Policy.Ceilings); err != nil {
 		return nil, err
 	}
-	if a.executor, err = newExecutor(cfg, a.state.gateway, logger); err != nil {
+	if a.broker, err = newBroker(cfg.Egress, a.log, logger); err != nil {
+		return nil, err
+	}
+	if a.executor, err = newExecutor(cfg, a.state.gateway, a.broker, logger); err != nil {
+		return nil, err
+	}
+	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
 	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, a.executor.Renew, logger); err != nil {
@@ -99,7 +114,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 		return nil, err
 	}
 	config := gateway.ServiceConfig{
-		Images: a.catalog, Decider: engine, Lender: vault.Unconfigured{}, Executor: a.executor, Recorder: a.log,
+		Images: a.catalog, Decider: engine, Lender: a.lender, Executor: carrying{a.executor, a.broker}, Recorder: a.log,
 		Executions: kept{executions}, Sandboxes: a.executor, Sessions: keptSessions{sessions}, Logger: logger,
 		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
@@ -111,16 +126,23 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, authenticator 
 	if a.service, err = gateway.NewService(config); err != nil {
 		return nil, err
 	}
+	authenticator := options.authenticator
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender}, logger)
 	if err != nil {
 		return nil, err
 	}
+	probers := map[string]gateway.Prober{
+		"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
+	}
+	if a.lender.vault != nil {
+		probers["vault"] = a.lender.vault
+	}
 	a.gateway, err = gateway.New(gateway.Config{
 		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Recorder: a.log, Logger: logger, Metrics: metrics,
-		Probers:      map[string]gateway.Prober{"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs},
+		Probers:      probers,
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),
 	})

@@ -34,6 +34,8 @@ type Config struct {
 	Approvals ApprovalsConfig `yaml:"approvals"`
 	Webhooks  WebhooksConfig  `yaml:"webhooks"`
 	Executor  ExecutorConfig  `yaml:"executor"`
+	Vault     VaultConfig     `yaml:"vault"`
+	Egress    EgressConfig    `yaml:"egress"`
 	Audit     AuditConfig     `yaml:"audit"`
 }
 
@@ -135,6 +137,7 @@ func defaultConfig() Config {
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
 		},
+		Vault: defaultVault(), Egress: EgressConfig{IdleTimeoutMS: 10 * 60 * 1000},
 		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
 	}
 }
@@ -175,6 +178,9 @@ func (c Config) bounds() []bound {
 		{"executor.warm_min", int64(c.Executor.WarmMin), 0, 1000},
 		{"executor.warm_max", int64(c.Executor.WarmMax), 0, 1000},
 		{"executor.warm_preload_target", int64(c.Executor.WarmPreloadTarget), 0, 1000},
+		{"vault.timeout_ms", c.Vault.TimeoutMS, 1, 60_000},
+		{"vault.max_ttl_s", c.Vault.MaxTTLS, 1, 30 * 24 * 60 * 60},
+		{"egress.idle_timeout_ms", c.Egress.IdleTimeoutMS, 1, 24 * 60 * 60 * 1000},
 		{"audit.segment_mib", c.Audit.SegmentMiB, 1, 1024},
 		{"audit.budget_ms", c.Audit.BudgetMS, 1, 60_000},
 	}
@@ -193,7 +199,7 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s is %d: it must be from %d to %d", b.key, b.value, b.min, b.max))
 		}
 	}
-	errs = append(errs, c.Requests.checkReserved(), c.checkWebhooks())
+	errs = append(errs, c.Requests.checkReserved(), c.checkWebhooks(), c.Vault.check(), c.Egress.check())
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
 	}

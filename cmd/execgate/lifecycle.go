@@ -42,6 +42,10 @@ func (a *app) run(ctx context.Context, listener net.Listener) (err error) {
 		return a.executor.Run(executing)
 	})
 	parts.Go(func() error {
+		defer stopServing()
+		return a.lender.run(logging)
+	})
+	parts.Go(func() error {
 		defer close(served)
 		defer stopExecuting()
 		return a.serve(serving, listener)
@@ -73,11 +77,14 @@ func (a *app) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // prepare does what must be done before the first request: it removes what a
-// crash left, records how that ended, puts the policy in force, and makes the
+// crash left, takes back what it had lent, records how that ended, puts the policy in force, and makes the
 // first key.
 func (a *app) prepare(ctx context.Context) error {
 	if err := a.executor.Reap(ctx); err != nil {
 		a.logger.Warn("the engine does not answer yet; abandoned sandboxes are removed when it does", "error", err)
+	}
+	if err := a.lender.reconcile(ctx); err != nil {
+		return err
 	}
 	if err := a.service.CloseUnended(ctx, a.unended()); err != nil {
 		return err

@@ -9,9 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy/activation"
+	"github.com/execgate/execgate/vault"
 )
 
 // metricsAtOnce is how many may read the metrics at the same time.
@@ -28,6 +30,8 @@ type parts struct {
 	inputs interface{ Figures() inputFigures }
 	// policies are counted apart from the policy that is in force.
 	policies interface{ PolicyCounts() activation.Counts }
+	egress   interface{ Stats() egress.Stats }
+	lender   interface{ counts() (vault.Counts, bool) }
 }
 
 // metricsHandler answers with the metrics of parts and of the process, as they
@@ -78,6 +82,10 @@ type metrics struct {
 	auditRecords, auditSigned, auditFailed             family
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
+	connections, egressBytes, egressActive             family
+	egressUnrecorded                                   family
+	leasesIssued, leasesRevoked, revokeFailures        family
+	pendingRevocations, vaultBreaker                   family
 }
 
 func newMetrics(p parts) *metrics {
@@ -118,6 +126,16 @@ func newMetrics(p parts) *metrics {
 	m.inputsWaiting = m.gauge("inputs_waiting", "Inputs that wait to be written.")
 	m.shadowed = m.counter("shadow_decisions_total", "What the shadow policy made of decisions.", "result")
 	m.replays = m.counter("selftest_replays_total", "What came of replaying recent decisions by their own policies.", "result")
+
+	m.connections = m.counter("egress_connections_total", "Connections that programs opened, by what became of them.", "effect", "code")
+	m.egressActive = m.gauge("egress_connections", "Connections that are carried now.")
+	m.egressBytes = m.counter("egress_bytes_total", "Bytes that connections carried.", "direction")
+	m.egressUnrecorded = m.counter("egress_unrecorded_refusals_total", "Refusals of programs that were refused too often to record each.")
+	m.leasesIssued = m.counter("vault_leases_issued_total", "Credentials that were lent.")
+	m.leasesRevoked = m.counter("vault_leases_revoked_total", "Credentials that were taken back.")
+	m.revokeFailures = m.counter("vault_revoke_failures_total", "Attempts to take back that failed, and are made again.")
+	m.pendingRevocations = m.gauge("vault_pending_revocations", "Tokens that are to be ended and are not yet.")
+	m.vaultBreaker = m.gauge("vault_breaker_open", "Whether Vault is not asked now, since it does not answer; 0 or 1.")
 	return m
 }
 
@@ -163,6 +181,32 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	r.value(m.auditRecords, float64(durable))
 	r.value(m.auditSigned, float64(signed))
 	m.ofInputs(r, m.parts.inputs.Figures())
+	m.ofEgress(r, m.parts.egress.Stats())
+	if n, ok := m.parts.lender.counts(); ok {
+		m.ofVault(r, n)
+	}
+}
+
+func (m *metrics) ofEgress(r readings, s egress.Stats) {
+	for outcome, count := range s.Connections {
+		r.value(m.connections, float64(count), string(outcome.Effect), outcome.Code)
+	}
+	r.value(m.egressActive, float64(s.Active))
+	r.value(m.egressBytes, float64(s.BytesOut), "out")
+	r.value(m.egressBytes, float64(s.BytesIn), "in")
+	r.value(m.egressUnrecorded, float64(s.Unrecorded))
+}
+
+func (m *metrics) ofVault(r readings, n vault.Counts) {
+	r.value(m.leasesIssued, float64(n.Issued))
+	r.value(m.leasesRevoked, float64(n.Revoked))
+	r.value(m.revokeFailures, float64(n.RevokeFailures))
+	r.value(m.pendingRevocations, float64(n.Pending))
+	open := 0.0
+	if n.BreakerOpen {
+		open = 1
+	}
+	r.value(m.vaultBreaker, open)
 }
 
 func (m *metrics) ofInputs(r readings, f inputFigures) {

@@ -16,11 +16,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy/activation"
 	"github.com/execgate/execgate/store"
+	"github.com/execgate/execgate/vault"
 )
 
 // figures are parts that say what they are told to.
@@ -34,7 +36,7 @@ func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
 func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f, f, f} }
+func (f *figures) parts() parts               { return parts{f, f, f, f, f, f, lent{}, lent{}} }
 func (f *figures) PolicyCounts() activation.Counts {
 	return activation.Counts{Activated: 14, Refused: 15}
 }
@@ -43,6 +45,19 @@ func (f *figures) Figures() inputFigures {
 		kept:   store.InputCounts{Kept: 9, Lost: map[string]uint64{store.LostOverflow: 10}, Waiting: 11},
 		shadow: map[string]uint64{"deny_to_allow": 12}, replays: map[string]uint64{"same": 13},
 	}
+}
+
+// lent are a broker and a lender that say what they are told to.
+type lent struct{}
+
+func (lent) Stats() egress.Stats {
+	return egress.Stats{
+		Connections: map[egress.Outcome]uint64{{Effect: execution.EffectDeny, Code: "private_address"}: 16},
+		Active:      17, BytesOut: 18, BytesIn: 19, Unrecorded: 20,
+	}
+}
+func (lent) counts() (vault.Counts, bool) {
+	return vault.Counts{Issued: 21, Revoked: 22, RevokeFailures: 23, Pending: 24, BreakerOpen: true}, true
 }
 
 // filled has a value for every metric.
@@ -192,7 +207,7 @@ func TestEveryLabelsValueIsOnThePage(t *testing.T) {
 	}
 	cfg := defaultConfig()
 	cfg.State, cfg.Executor.Agent = t.TempDir(), os.Args[0]
-	a, err := newApp(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	a, err := newApp(t.Context(), cfg, slog.New(slog.DiscardHandler), appOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
 )
 
 // newExecutor makes the executor that cfg describes.
-func newExecutor(cfg Config, gatewayID string, logger *slog.Logger) (*executor.Executor, error) {
+func newExecutor(cfg Config, gatewayID string, broker *egress.Broker, logger *slog.Logger) (*executor.Executor, error) {
 	list, err := cfg.sandboxImages()
 	if err != nil {
 		return nil, err

@@ -48,6 +48,8 @@ func (s *settings) config(cmd *cobra.Command) (Config, error) {
 
 func newServe() *cobra.Command {
 	var s settings
+	var dev bool
+	var devCredentials string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
@@ -62,21 +64,26 @@ STATE/admin.key.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			if devCredentials != "" && !dev {
+				return usage("--dev-credentials is for trying things out: it needs --dev")
+			}
+			return serve(cmd.Context(), cfg, devCredentials, newLogger(cfg.Log, cmd.ErrOrStderr()))
 		},
 	}
 	s.register(cmd)
+	cmd.Flags().BoolVar(&dev, "dev", false, "for trying things out: allow what is not for production")
+	cmd.Flags().StringVar(&devCredentials, "dev-credentials", "", "with --dev: a file of credentials in the place of a Vault; they have no end and cannot be taken back")
 	cmd.Flags().StringVar(&s.listen, "listen", "", "address of the HTTP API (default 127.0.0.1:8080)")
 	return cmd
 }
 
 // serve runs a gateway until ctx ends. The address is taken last, so that a
 // second gateway on one state folder is told about the folder.
-func serve(ctx context.Context, cfg Config, logger *slog.Logger) error {
+func serve(ctx context.Context, cfg Config, devCredentials string, logger *slog.Logger) error {
 	for _, name := range strangers(os.Environ()) {
 		logger.Warn("this variable is not a setting", "variable", name)
 	}
-	a, err := newApp(ctx, cfg, logger, nil)
+	a, err := newApp(ctx, cfg, logger, appOptions{devCredentials: devCredentials})
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,16 @@ func failed(tb testing.TB, what string, err error) {
 	tb.Fatalf("%s: %v", what, err)
 }
 
+// Binary is the path of the Vault that Start runs, for what starts its own.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	path, err := vaultBinary()
+	if err != nil {
+		failed(tb, "Vault", err)
+	}
+	return path
+}
+
 // vaultBinary is the one that scripts/setup built, which it does where PATH has
 // none that is recent enough, or else that of PATH.
 func vaultBinary() (string, error) {

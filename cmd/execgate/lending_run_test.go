@@ -1,0 +1,300 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/vault/vaulttest"
+)
+
+// tellsBackwards is shell that shows what the program was given in a form that no
+// scrubber knows.
+const tellsBackwards = `python3 -c "import os; print(os.environ['DB_USERNAME'][::-1], os.environ['DB_PASSWORD'][::-1])"
+`
+
+func reversed(s string) string {
+	b := []byte(s)
+	slices.Reverse(b)
+	return string(b)
+}
+
+// An execution uses a password that was made for it alone, over TLS whose name holds.
+// Once it has ended the password opens nothing, the lease is gone, and the log tells
+// the story.
+func TestPasswordOfOneExecution(t *testing.T) {
+	t.Parallel()
+	l := startLending(t, "", vaulttest.Options{})
+	answer := l.execute(l.psql(t, "SELECT answer, current_user = session_user FROM reports", "echo \"$DB_PASSWORD\" >&2\n"+tellsBackwards))
+	e := answer.ok(t)
+	lines := strings.Split(strings.TrimSpace(e.Stdout), "\n")
+	if e.Outcome != execution.OutcomeExited || len(lines) != 2 || lines[0] != "42|t" || e.Stderr != "[redacted]\n" {
+		t.Fatalf("%+v", e)
+	}
+	user, password, _ := strings.Cut(lines[1], " ")
+	user, password = reversed(user), reversed(password)
+	if !strings.HasPrefix(user, "v-") || len(password) < 16 {
+		t.Fatalf("the user is %q", user)
+	}
+	if _, err := l.postgres.QueryAs(user, password, "SELECT 1"); err == nil {
+		t.Error("the password opens the database after the execution")
+	}
+	if left := l.users(t); len(left) != 0 {
+		t.Errorf("users left: %q", left)
+	}
+	if n := l.tokens(t); n != 0 {
+		t.Errorf("%d tokens left", n)
+	}
+	var reply struct {
+		ID     string
+		Leases []execution.Lease
+	}
+	if err := json.Unmarshal(answer.body, &reply); err != nil || len(reply.Leases) != 1 || !reply.Leases[0].Revoked || !reply.Leases[0].Exposed {
+		t.Errorf("leases are %+v, %v", reply.Leases, err)
+	}
+
+	var story []execution.RecordType
+	for _, r := range l.records() {
+		if r.Execution == reply.ID {
+			story = append(story, r.Type)
+		}
+	}
+	want := []execution.RecordType{
+		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
+		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
+	}
+	if !slices.Equal(story, want) {
+		t.Errorf("the log tells %v, want %v", story, want)
+	}
+	if code := l.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	l.verify()
+	l.wantNowhere(t, password)
+}
+
+// wantNowhere looks for a value in everything that the gateway wrote.
+func (l *lending) wantNowhere(t *testing.T, value string) {
+	t.Helper()
+	if strings.Contains(l.log.String(), value) {
+		t.Error("the process's log holds the value")
+	}
+	err := filepath.WalkDir(l.state, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(content), value) {
+			t.Errorf("%s holds the value", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is not granted is denied before anything is lent.
+func TestLendingOnlyWhatIsGranted(t *testing.T) {
+	t.Parallel()
+	l := startLending(t, "", vaulttest.Options{})
+	body := l.psql(t, "SELECT 1", "")
+	for name, test := range map[string]struct{ from, to, code string }{
+		"tool":        {`"reports-db"`, `"payments-db"`, "tool_not_granted"},
+		"destination": {databaseHost + ":", "payments.example:", "network_not_granted"},
+	} {
+		changed := strings.Replace(body, `"tools":["reports-db"]`, `"tools":[`+strings.ReplaceAll(`"reports-db"`, "reports-db", "reports-db")+`]`, 1)
+		changed = strings.Replace(changed, `"`+strings.Trim(test.from, `"`), `"`+strings.Trim(test.to, `"`), -1)
+		if p := l.execute(changed); p.status != http.StatusForbidden || !strings.Contains(string(p.body), test.code) {
+			t.Errorf("%s: %d %s", name, p.status, p.body)
+		}
+	}
+	if n := len(l.recordsOf(execution.RecordLeaseIssued)); n != 0 {
+		t.Errorf("%d leases were issued", n)
+	}
+}
+
+// A hundred at once: a hundred users, and none left.
+func TestHundredLeasesAtOnce(t *testing.T) {
+	l := newLending(t, vaulttest.Options{})
+	settings := l.settings(t, "")
+	settings["EXECGATE_REQUESTS_MAX_RUNNING"] = "100"
+	settings["EXECGATE_EXECUTOR_START_TIMEOUT_MS"] = "120000"
+	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), settings)
+	l.args = []string{"--config", l.config(t)}
+	l.start()
+	l.waitReady()
+
+	body := python(`import os; print(os.environ["DB_USERNAME"][::-1])`, `"tools": ["reports-db"]`, `"limits": {"memory_mib": 64}`)
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var callers sync.WaitGroup
+	for range 100 {
+		callers.Go(func() {
+			r, err := l.try(http.MethodPost, "/v1/executions", body)
+			mu.Lock()
+			defer mu.Unlock()
+			var e ended
+			if err != nil || r.status != http.StatusOK || json.Unmarshal(r.body, &e) != nil {
+				t.Errorf("%v: %d %s", err, r.status, r.body)
+				return
+			}
+			seen[strings.TrimSpace(e.Stdout)] = true
+		})
+	}
+	callers.Wait()
+	if len(seen) != 100 {
+		t.Errorf("%d users in a hundred executions", len(seen))
+	}
+	if left := l.users(t); len(left) != 0 || l.tokens(t) != 0 {
+		t.Errorf("%d users and %d tokens are left", len(left), l.tokens(t))
+	}
+	if issued, revoked := len(l.recordsOf(execution.RecordLeaseIssued)), len(l.recordsOf(execution.RecordLeaseRevoked)); issued != 100 || revoked != 100 {
+		t.Errorf("%d leases issued and %d revoked", issued, revoked)
+	}
+}
+
+// waitNothingLent waits until neither the database nor Vault has anything of an
+// execution.
+func (l *lending) waitNothingLent(t *testing.T, timeout time.Duration) {
+	t.Helper()
+	eventually(t, timeout, "nothing is lent", func() bool { return len(l.users(t)) == 0 && l.tokens(t) == 0 })
+}
+
+// kill -9 at each step of a loan: after the next start nothing of it is left.
+func TestKilledAtEachStepOfALoan(t *testing.T) {
+	l := newLending(t, vaulttest.Options{})
+	door := newVaultDoor(t, l.vault.Addr())
+	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), l.settings(t, door.address))
+	l.args = []string{"--config", l.config(t)}
+	l.start()
+	l.waitReady()
+	body := python("import time; time.sleep(2)", `"tools": ["reports-db"]`)
+	for _, step := range []struct {
+		name, request string
+		answer        bool
+		crashed       int // executions that end as unknown_crash
+	}{
+		{"after the journal", "/v1/auth/token/create", false, 1},
+		{"after the token", "/v1/auth/token/create", true, 1},
+		{"before the read", "/v1/database/creds/reader", false, 1},
+		{"after the read", "/v1/database/creds/reader", true, 1},
+		{"before the revoke", "/v1/auth/token/revoke-accessor", false, 1},
+		{"after the revoke", "/v1/auth/token/revoke-accessor", true, 1},
+		{"during the run", "", false, 1},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			before := l.crashes()
+			killed := make(chan struct{})
+			if step.request != "" {
+				door.set(step.request, step.answer, func() { l.kill(); close(killed) })
+			}
+			caller := l.post(body)
+			if step.request == "" {
+				eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.users(t)) == 1 })
+				l.waitContainers(1)
+				l.kill()
+				close(killed)
+			}
+			select {
+			case <-killed:
+			case <-time.After(60 * time.Second):
+				t.Fatal("Vault was never asked that")
+			}
+			<-caller
+			l.start()
+			l.waitReady()
+			l.waitNothingLent(t, 30*time.Second)
+			if n := l.crashes() - before; n != step.crashed {
+				t.Errorf("%d executions ended as unknown_crash", n)
+			}
+			if e := l.execute(python("print(1)", `"tools": ["reports-db"]`)).ok(t); e.Stdout != "1\n" {
+				t.Errorf("%+v", e)
+			}
+			l.waitNothingLent(t, 10*time.Second)
+		})
+	}
+	if code := l.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	l.verify()
+}
+
+// What goes wrong with Vault in the middle of runs ends nothing else: new loans are
+// refused, what runs goes on, and what is owed is given back when Vault is there again.
+func TestVaultFailsWhileExecutionsRun(t *testing.T) {
+	l := startLending(t, "", vaulttest.Options{Durable: true})
+	lends := python("print(1)", `"tools": ["reports-db"]`)
+	refusesToLend := func(t *testing.T) {
+		t.Helper()
+		began := time.Now()
+		p := l.execute(lends).refused(t, http.StatusServiceUnavailable)
+		if !strings.HasPrefix(p.Code, "vault_") || p.RetryAfterMS == 0 {
+			t.Errorf("refused with %+v", p)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("refused after %v", took)
+		}
+	}
+	for name, fault := range map[string]struct{ begin, end func(t *testing.T) }{
+		"stopped": {func(*testing.T) { l.vault.Stop() }, func(t *testing.T) { l.vault.Restart(t); l.vault.Unseal(t) }},
+		"sealed":  {func(t *testing.T) { l.vault.Seal(t) }, func(t *testing.T) { l.vault.Unseal(t) }},
+		"slow":    {func(t *testing.T) { l.vault.Pause(t) }, func(t *testing.T) { l.vault.Resume(t) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
+			eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.users(t)) == 1 })
+			fault.begin(t)
+			refusesToLend(t)
+			if e := l.execute(python("print(2)")).ok(t); e.Stdout != "2\n" {
+				t.Errorf("an execution without credentials: %+v", e)
+			}
+			r := <-running
+			if e := r.ok(t); e.Stdout != "done\n" || !strings.Contains(string(r.body), `"revoked":false`) {
+				t.Errorf("what ran: %d %s", r.status, r.body)
+			}
+			fault.end(t)
+			l.waitNothingLent(t, 60*time.Second)
+			eventually(t, 30*time.Second, "it lends again", func() bool { return l.execute(lends).status == http.StatusOK })
+		})
+	}
+	t.Run("token revoked by hand", func(t *testing.T) {
+		running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
+		eventually(t, 30*time.Second, "the lease is issued", func() bool { return l.tokens(t) == 1 })
+		for _, r := range l.recordsOf(execution.RecordLeaseIssued)[len(l.recordsOf(execution.RecordLeaseIssued))-1:] {
+			l.vault.Do(t, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": r.Lease.Accessor})
+		}
+		if e := (<-running).ok(t); e.Stdout != "done\n" {
+			t.Errorf("%+v", e)
+		}
+		l.waitNothingLent(t, 10*time.Second)
+		if n := l.metrics("execgate_vault_pending_revocations"); n != "0" {
+			t.Errorf("%s revocations are pending", n)
+		}
+	})
+}
+
+// Without a Vault a request for a credential is denied, and told what to configure.
+func TestToolWithoutVault(t *testing.T) {
+	t.Parallel()
+	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}}
+	needsEngine(t)
+	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), map[string]string{"EXECGATE_POLICY_FOLDER": l.policy(t)})
+	l.args = []string{"--config", l.config(t)}
+	l.start()
+	l.waitReady()
+	r := l.execute(python("print(1)", `"tools": ["reports-db"]`))
+	if r.status != http.StatusForbidden || !strings.Contains(string(r.body), "vault_unconfigured") || !strings.Contains(string(r.body), "vault.address") {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if e := l.execute(python("print(1)")).ok(t); e.Stdout != "1\n" {
+		t.Errorf("%+v", e)
+	}
+}

@@ -9,6 +9,9 @@ type Action string
 const (
 	ActionExecute Action = "execute"
 	ActionSession Action = "session" // open one; Request has its language or image, and limits
+	// ActionToolCall calls a tool: Request is what the registry says of it, and never
+	// the caller's, but for what the tool reads on standard input.
+	ActionToolCall Action = "tool_call"
 )
 
 // Question is what policy is asked: one principal, one request, and what the
@@ -21,6 +24,8 @@ type Question struct {
 	Action        Action
 	Request       Request
 	RequestSHA256 string // Request.SHA256
+	// Tool is of ActionToolCall.
+	Tool ToolCall
 	// Image is the image that would run, by name and by the digest that the
 	// name resolves to now.
 	Image Image

@@ -69,8 +69,10 @@ type Record struct {
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
 // whole decision.
 type Decided struct {
-	Action        Action            `json:"action,omitempty"`  // empty in records from before there were several: execute
-	Session       string            `json:"session,omitempty"` // the one that is opened, or run in
+	Action        Action            `json:"action,omitempty"`      // empty in records from before there were several: execute
+	Session       string            `json:"session,omitempty"`     // the one that is opened, or run in
+	Tool          string            `json:"tool,omitempty"`        // of ActionToolCall: the one that is called
+	ArgsSHA256    string            `json:"args_sha256,omitempty"` // of ActionToolCall: ToolCall.ArgsSHA256
 	RequestSHA256 string            `json:"request_sha256"`
 	CodeSHA256    string            `json:"code_sha256,omitempty"`
 	CodeBytes     int               `json:"code_bytes,omitempty"`

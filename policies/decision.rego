@@ -59,6 +59,7 @@ all_granted if {
 	network_granted
 	tools_granted
 	session_granted
+	call_granted
 }
 
 # METADATA

@@ -30,6 +30,7 @@ language_granted if input.action.language in tenant.languages
 refused contains reason(rego.metadata.rule(), object.get(input, ["action", "image", "name"], ""), concat(", ", object.get(tenant, "images", []))) if {
 	not image_granted
 	tenant
+	call_granted
 }
 
 # METADATA

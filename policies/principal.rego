@@ -6,7 +6,7 @@ tenant := data.tenants[input.principal.tenant]
 
 # METADATA
 # title: Kind of action
-kind_granted if input.action.kind in {"execute", "session"}
+kind_granted if input.action.kind in {"execute", "session", "tool_call"}
 
 # METADATA
 # title: Role
@@ -16,12 +16,12 @@ role_granted if {
 }
 
 # METADATA
-# title: Only executions and sessions are known
+# title: Only executions, sessions and calls of tools are known
 # custom:
 #   id: principal.kind
 #   code: action_not_granted
 #   message: "This kind of action is not granted: "
-#   remediation: Send the code to run as an execution, or open a session.
+#   remediation: Send the code to run as an execution, open a session, or call a tool.
 deny contains reason(rego.metadata.rule(), object.get(input, ["action", "kind"], ""), "") if {
 	not kind_granted
 }

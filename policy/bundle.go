@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"hash"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/execgate/execgate/execution"
 )
 
 // What a bundle may be at most. The figures leave a policy of 5,000 tenants,
@@ -43,6 +46,9 @@ type Bundle struct {
 	// Images are the digests that the names of images resolve to now. Policies
 	// read them as data.images[name]; the files must not define data.images.
 	Images map[string]string
+	// Tools are the gateway's tools. Policies read them as data.tools[name]; the files
+	// must not define data.tools.
+	Tools map[string]execution.ToolFacts
 }
 
 // BundleError lists what is wrong with a bundle.
@@ -77,9 +83,11 @@ func load(bundle Bundle) (*source, error) {
 		return nil, err
 	}
 	s := &source{
-		modules:  make(map[string]string),
-		data:     make(map[string]any),
-		revision: revisionOf(files, bundle.Images),
+		modules: make(map[string]string),
+		data:    make(map[string]any),
+	}
+	if s.revision, err = bundle.revisionOf(files); err != nil {
+		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if strings.HasSuffix(name, ".rego") {
@@ -90,19 +98,40 @@ func load(bundle Bundle) (*source, error) {
 			return nil, err
 		}
 	}
-	if _, taken := s.data[imagesKey]; taken {
-		return nil, bundleErrorf("data.%s is set by the gateway and must not be in the bundle", imagesKey)
+	for _, key := range []string{imagesKey, toolsKey} {
+		if _, taken := s.data[key]; taken {
+			return nil, bundleErrorf("data.%s is set by the gateway and must not be in the bundle", key)
+		}
 	}
 	images := make(map[string]any, len(bundle.Images))
 	for name, digest := range bundle.Images {
 		images[name] = digest
 	}
 	s.data[imagesKey] = images
-	return s, nil
+	s.data[toolsKey], err = toolsData(bundle.Tools)
+	return s, err
 }
 
-// imagesKey is the name under data of the images' digests.
-const imagesKey = "images"
+// The names under data of what the gateway adds.
+const (
+	imagesKey = "images" // digests by name
+	toolsKey  = "tools"  // facts by name
+)
+
+// toolsData are the facts of tools as data.
+func toolsData(tools map[string]execution.ToolFacts) (map[string]any, error) {
+	data := make(map[string]any, len(tools))
+	for name, facts := range tools {
+		text, err := json.Marshal(facts)
+		if err != nil {
+			return nil, fmt.Errorf("encode the tool %q: %w", name, err)
+		}
+		if data[name], err = strictJSON(text); err != nil {
+			return nil, fmt.Errorf("encode the tool %q: %w", name, err)
+		}
+	}
+	return data, nil
+}
 
 // readFiles returns the files of a bundle that count, by path.
 func readFiles(folder fs.FS) (Files, error) {
@@ -187,18 +216,30 @@ func readFile(folder fs.FS, name string) ([]byte, error) {
 	return content, nil
 }
 
-// revisionOf identifies files and images. Every part is preceded by its length,
-// so that no two bundles run together to the same bytes.
-func revisionOf(files Files, images map[string]string) string {
+// revisionOf identifies a bundle of these files. Every part is preceded by its length,
+// so that no two bundles run together to the same bytes. One without tools has the
+// revision that it had before there were any, under which it may be kept.
+func (b Bundle) revisionOf(files Files) (string, error) {
 	h := sha256.New()
 	writePart(h, []byte("execgate policy 1"))
 	writeFiles(h, files)
-	writeCount(h, len(images))
-	for _, name := range slices.Sorted(maps.Keys(images)) {
+	writeCount(h, len(b.Images))
+	for _, name := range slices.Sorted(maps.Keys(b.Images)) {
 		writePart(h, []byte(name))
-		writePart(h, []byte(images[name]))
+		writePart(h, []byte(b.Images[name]))
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	if len(b.Tools) > 0 {
+		writeCount(h, len(b.Tools))
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Tools)) {
+		facts, err := json.Marshal(b.Tools[name])
+		if err != nil {
+			return "", fmt.Errorf("encode the tool %q: %w", name, err)
+		}
+		writePart(h, []byte(name))
+		writePart(h, facts)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func writeFiles(h hash.Hash, files Files) {

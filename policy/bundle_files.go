@@ -37,13 +37,13 @@ func (f Files) Digest() string {
 }
 
 // Revision names the bundle as the Engine will that puts it in force: it is of
-// the files and of the images' digests.
+// the files, of the images' digests and of the tools.
 func (b Bundle) Revision() (string, error) {
 	files, err := ReadFiles(b.Files)
 	if err != nil {
 		return "", err
 	}
-	return revisionOf(files, b.Images), nil
+	return b.revisionOf(files)
 }
 
 // Open implements fs.FS.

@@ -45,6 +45,7 @@ func TestBundleThatIsRefused(t *testing.T) {
 		"data over data":             {map[string]string{"a.rego": minimal, "data.json": `{"a": {"b": 1}}`, "a/data.json": `{"b": 2}`}, "defined by another"},
 		"data under a scalar":        {map[string]string{"a.rego": minimal, "data.json": `{"a": 1}`, "a/data.json": `{"b": 2}`}, "defined by another"},
 		"images of its own":          {map[string]string{"a.rego": minimal, "data.json": `{"images": {"python": "sha256:00"}}`}, "data.images is set by the gateway"},
+		"tools of its own":           {map[string]string{"a.rego": minimal, "data.json": `{"tools": {}}`}, "data.tools is set by the gateway"},
 		"yaml":                       {map[string]string{"a.rego": minimal, "data.yaml": `a: 1`}, "YAML is not read"},
 		"another json":               {map[string]string{"a.rego": minimal, "tenants.json": `{}`}, "only files named data.json"},
 		"a large file":               {map[string]string{"a.rego": minimal, "data.json": `{"a": "` + strings.Repeat("x", 17<<20) + `"}`}, "larger than"},

@@ -29,7 +29,7 @@ type Ceiling struct {
 	Images []string `json:"images,omitzero"`
 	// Runtimes are the runtimes that may be granted.
 	Runtimes []string `json:"runtimes,omitzero"`
-	// Tools are the tools whose credentials may be granted.
+	// Tools are the tools that may be called, and whose credentials may be granted.
 	Tools []string `json:"tools,omitzero"`
 	// NoSessions, NoReuse and NoNetwork take away what they name.
 	NoSessions bool `json:"no_sessions,omitempty"`
@@ -132,6 +132,13 @@ func (c Ceiling) narrow(d *document, in *input) {
 	if own := c.Tools; own != nil {
 		d.credentials = slices.DeleteFunc(slices.Clone(d.credentials), func(c execution.Credential) bool {
 			return !slices.Contains(own, c.Tool)
+		})
+	}
+	if c.Tools != nil && in.Action.Kind == string(execution.ActionToolCall) && !slices.Contains(c.Tools, in.Action.Tool) {
+		d.refuse(execution.Reason{
+			Code: codeToolNotGranted, Rule: ruleCeilings,
+			Message:     fmt.Sprintf("The tool %.100q is not one that this gateway may grant.", in.Action.Tool),
+			Remediation: "The operator has to add it to policy.ceilings.tools.",
 		})
 	}
 	if c.NoSessions {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // inputVersion is the value of input.v. It rises when the meaning of a field
@@ -63,6 +64,8 @@ type actionInput struct {
 	Limits        execution.Limits        `json:"limits"` // those that were asked for
 	Network       []execution.Destination `json:"network"`
 	Tools         []string                `json:"tools"`
+
+	args ast.Value // of Args, where there are any
 }
 
 type codeInput struct {
@@ -170,5 +173,29 @@ func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
 	if config.InputCode {
 		in.Action.Code.Text = &r.Code
 	}
+	if q.Action == execution.ActionToolCall {
+		in.Action.Tool, in.Action.Args, in.Action.ArgsSHA256 = q.Tool.Name, q.Tool.Args, q.Tool.ArgsSHA256
+		if err := in.Action.readArgs(); err != nil {
+			return nil, &execution.Reason{
+				Code: codeArgsUnreadable, Rule: ruleTools, Message: "No policy can read the arguments: " + err.Error() + ".",
+				Remediation: "Send numbers that a 64-bit float can hold, and less nesting.",
+			}
+		}
+	}
 	return in, nil
+}
+
+// codeArgsUnreadable is of arguments that the evaluator does not take.
+const codeArgsUnreadable = "arguments_unreadable"
+
+// readArgs makes the evaluator's value of Args.
+func (a *actionInput) readArgs() error {
+	if len(a.Args) == 0 {
+		return nil
+	}
+	plain, err := strictJSON(a.Args)
+	if err == nil {
+		a.args, err = ast.InterfaceToValue(plain)
+	}
+	return err
 }

@@ -35,6 +35,9 @@ func recordedInput(text []byte) (*input, ast.Value, error) {
 		return nil, nil, fmt.Errorf("read recorded input: %w", err)
 	}
 	if again, err := json.Marshal(in); err == nil && bytes.Equal(again, text) {
+		if err := in.Action.readArgs(); err != nil {
+			return nil, nil, fmt.Errorf("read recorded input: %w", err)
+		}
 		return in, in.value(), nil
 	}
 	return readInput(text)

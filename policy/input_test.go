@@ -40,6 +40,14 @@ func fullQuestion() execution.Question {
 	return q
 }
 
+func toolQuestion() execution.Question {
+	args := json.RawMessage(`{"Name":"a<b","n":-1.50e+2,"list":[{"X":null},true]}`)
+	q := fullQuestion()
+	q.Action, q.Request.Language, q.Request.Code, q.Request.Session = execution.ActionToolCall, "", "", ""
+	q.Tool = execution.ToolCall{Name: "adder", Args: args, ArgsSHA256: execution.HexSHA256(args)}
+	return q
+}
+
 // The document that is evaluated is the document that is enforced, and is what
 // the schema describes.
 func TestInputDocument(t *testing.T) {
@@ -51,6 +59,7 @@ func TestInputDocument(t *testing.T) {
 		"empty":     {execution.Question{Action: execution.ActionExecute}, Config{}},
 		"full":      {fullQuestion(), Config{Environment: "production"}},
 		"with code": {fullQuestion(), Config{InputCode: true}},
+		"tool call": {toolQuestion(), Config{}},
 		"no code":   {execution.Question{Action: execution.ActionExecute}, Config{InputCode: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +92,44 @@ func TestInputDocument(t *testing.T) {
 				t.Errorf("the document is not read back: %v", err)
 			}
 		})
+	}
+}
+
+// What is recorded is read again for what it was, arguments too.
+func TestRecordedToolCallIsReadAgain(t *testing.T) {
+	text, refusal := InputJSON(toolQuestion(), Config{})
+	if refusal != nil {
+		t.Fatal(*refusal)
+	}
+	in, value, err := recordedInput(text)
+	if err != nil || in.Action.Tool != "adder" {
+		t.Fatalf("%+v, %v", in, err)
+	}
+	asked, _ := newInput(toolQuestion(), Config{})
+	if value.Compare(asked.value()) != 0 {
+		t.Errorf("read again: %s\nasked:      %s", value, asked.value())
+	}
+}
+
+// Only a call of a tool has one, and arguments that the evaluator would not take are
+// refused before it sees them.
+func TestToolOfTheInput(t *testing.T) {
+	q := toolQuestion()
+	q.Action = execution.ActionExecute
+	if in, _ := newInput(q, Config{}); in.Action.Tool != "" || in.Action.Args != nil || in.Action.ArgsSHA256 != "" {
+		t.Errorf("an execution calls %+v", in.Action)
+	}
+	for name, args := range map[string]string{
+		"a number that nothing holds": `{"n":1e999}`,
+		"a key that is there twice":   `{"n":1,"n":2}`,
+		"nesting without end":         strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100),
+		"no JSON":                     `{"n":`,
+	} {
+		q := toolQuestion()
+		q.Tool.Args = json.RawMessage(args)
+		if _, refusal := newInput(q, Config{}); refusal == nil || refusal.Code != codeArgsUnreadable {
+			t.Errorf("%s: %+v", name, refusal)
+		}
 	}
 }
 

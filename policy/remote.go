@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/policy/worker"
 )
 
@@ -57,9 +58,10 @@ type Remote struct {
 
 // shipment is a bundle on its way to workers.
 type shipment struct {
-	Revision string            `json:"revision"`
-	Files    Files             `json:"files"`
-	Images   map[string]string `json:"images,omitempty"`
+	Revision string                         `json:"revision"`
+	Files    Files                          `json:"files"`
+	Images   map[string]string              `json:"images,omitempty"`
+	Tools    map[string]execution.ToolFacts `json:"tools,omitempty"`
 }
 
 // NewRemote returns a Remote that has started no process yet.
@@ -178,7 +180,8 @@ func ship(bundle Bundle) (*shipment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load policy from %s: %w", bundle.Source, err)
 	}
-	return &shipment{Revision: revisionOf(files, bundle.Images), Files: files, Images: maps.Clone(bundle.Images)}, nil
+	revision, err := bundle.revisionOf(files)
+	return &shipment{Revision: revision, Files: files, Images: maps.Clone(bundle.Images), Tools: maps.Clone(bundle.Tools)}, err
 }
 
 // provide makes sure that a process has a bundle, in the place of the one that it

@@ -80,7 +80,7 @@ func (s *served) carryOut(request workerRequest, reply *workerReply) (err error)
 }
 
 func (s *shipment) bundle() Bundle {
-	return Bundle{Files: s.Files, Source: "the gateway", Images: s.Images}
+	return Bundle{Files: s.Files, Source: "the gateway", Images: s.Images, Tools: s.Tools}
 }
 
 func (s *served) evaluate(request workerRequest) (*Answer, error) {

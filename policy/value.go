@@ -11,8 +11,8 @@ import (
 // value is the document as the evaluator takes it. It is written out by hand
 // because it is made anew for every question: a round trip through JSON costs
 // as much as the evaluation. It must hold what json.Marshal makes of the
-// document of a question; a test compares the two. The fields that only other
-// kinds of action have are not there yet.
+// document of a question; a test compares the two. The fields of the kind egress are
+// not there yet.
 func (in *input) value() ast.Value {
 	return object(
 		member("v", number(int64(in.V))),
@@ -65,7 +65,7 @@ func countersOf(c execution.Counters) [][2]*ast.Term {
 }
 
 func (a *actionInput) value() ast.Value {
-	return object(
+	members := [][2]*ast.Term{
 		member("kind", text(a.Kind)),
 		member("language", text(a.Language)),
 		member("code", a.Code.value()),
@@ -80,7 +80,17 @@ func (a *actionInput) value() ast.Value {
 		member("limits", a.limitsValue()),
 		member("network", a.networkValue()),
 		member("tools", texts(a.Tools)),
-	)
+	}
+	if a.Tool != "" {
+		members = append(members, member("tool", text(a.Tool)))
+	}
+	if a.args != nil {
+		members = append(members, member("args", a.args))
+	}
+	if a.ArgsSHA256 != "" {
+		members = append(members, member("args_sha256", text(a.ArgsSHA256)))
+	}
+	return object(members...)
 }
 
 func (c *codeInput) value() ast.Value {
@@ -141,7 +151,7 @@ var keys = func() map[string]*ast.Term {
 		"agent", "name", "session", "purpose", "action", "kind", "language", "code", "sha256", "bytes",
 		"text", "image", "digest", "runtime", "request_sha256", "env_names", "files", "path", "limits",
 		"network", "host", "port", "tools", "context", "counters", "running", "executions_1m", "cpu_ms_1h", "egress_bytes_1h", "leases_1h",
-		"environment", "approval", "by", "at", "comment",
+		"environment", "approval", "by", "at", "comment", "tool", "args", "args_sha256",
 	} {
 		terms[key] = ast.StringTerm(key)
 	}

@@ -37,7 +37,7 @@ func (m *Manager) check(ctx context.Context, c Candidate) error {
 	if err := m.checkSignature(c, highest); err != nil {
 		return err
 	}
-	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: images}
+	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: images, Tools: m.cfg.Tools}
 	revision, err := m.cfg.Workers.Load(ctx, bundle)
 	if err != nil {
 		return err

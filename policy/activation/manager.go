@@ -47,6 +47,8 @@ type Config struct {
 	// Shipped is the digest of the policy that is part of the program. It was
 	// checked with it, and needs no signature.
 	Shipped string
+	// Tools are those of the gateway, which every bundle reads as data.tools.
+	Tools map[string]execution.ToolFacts
 	// Dir is the folder in which bundles are kept.
 	Dir string
 	// Record makes a record durable.
@@ -321,7 +323,7 @@ func (m *Manager) swap(ctx context.Context, files policy.Files, is execution.Pol
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
 	defer cancel()
 	before := m.cfg.Engine.Revision()
-	revision, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: is.Source, Images: m.images})
+	revision, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: is.Source, Images: m.images, Tools: m.cfg.Tools})
 	if err != nil {
 		return err
 	}
@@ -355,7 +357,7 @@ func (m *Manager) undo(ctx context.Context, before string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: last.Source, Images: m.images}); err != nil {
+	if _, err := m.cfg.Engine.Activate(ctx, policy.Bundle{Files: files, Source: last.Source, Images: m.images, Tools: m.cfg.Tools}); err != nil {
 		return fmt.Errorf("go back to the policy before: %w", err)
 	}
 	return nil

@@ -197,7 +197,7 @@ func (r *run) compile(ctx context.Context, g Group) (why string, err error) {
 		return r.unusable(ctx, err)
 	}
 	compile := func(b policy.Bundle) (*policy.Compiled, error) {
-		b.Images = recorded.Images
+		b.Images, b.Tools = recorded.Images, recorded.Tools
 		return policy.Compile(ctx, policy.CompileConfig{
 			Organisation: b, Terms: terms, Deadline: r.Deadline, Workers: r.Workers, Isolated: r.Isolated, Logger: r.Logger,
 		})

@@ -236,7 +236,7 @@ func (s *Shadow) compile(ctx context.Context, asked *execution.Asked) {
 	decided, terms, err := readOrganisation(asked)
 	if err == nil {
 		bundle := s.candidate
-		bundle.Images = decided.Images
+		bundle.Images, bundle.Tools = decided.Images, decided.Tools
 		s.compiled, err = policy.Compile(ctx, policy.CompileConfig{
 			Organisation: bundle, Terms: terms, Deadline: s.config.Deadline,
 			Workers: s.config.Workers, Isolated: true, Logger: s.config.Logger,

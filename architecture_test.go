@@ -35,7 +35,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"egress":            {outside: []string{"golang.org/x/net/idna"}},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
-	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "golang.org/x/sync"}},
+	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sync"}},
 	"images":            {outside: []string{"go.yaml.in/yaml/v3"}},
 	"executor":          {inside: []string{"executor/wire"}, outside: []string{"github.com/docker", "github.com/containerd/errdefs", "golang.org/x/sys/unix"}},
 	"executor/agent":    {inside: []string{"executor/wire"}, outside: []string{"golang.org/x/sys/unix"}},

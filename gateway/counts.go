@@ -64,7 +64,7 @@ var approvalRecords = []execution.RecordType{
 // usual are the counts that are known to be possible, at zero.
 func usual() (decisions map[Decided]uint64, ended map[Ended]uint64, refused map[string]uint64) {
 	decisions, ended = map[Decided]uint64{}, map[Ended]uint64{}
-	for _, action := range []execution.Action{execution.ActionExecute, execution.ActionSession} {
+	for _, action := range []execution.Action{execution.ActionExecute, execution.ActionSession, execution.ActionToolCall} {
 		decisions[Decided{action, execution.EffectAllow}], decisions[Decided{action, execution.EffectDeny}] = 0, 0
 	}
 	decisions[Decided{execution.ActionExecute, execution.EffectRequireApproval}] = 0

@@ -49,7 +49,7 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 		return Response{}, err
 	}
 	charge := s.budgets.charge(call.Principal.Owner(), time.Now())
-	response, err := s.judge(ctx, call, execution.ActionExecute, turn.in(), charge.seen)
+	response, err := s.judge(ctx, call, call.action(), turn.in(), charge.seen)
 	if err != nil {
 		charge.giveBack()
 		return response, err
@@ -109,6 +109,10 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		})
 	} else {
 		response.Decision = call.resumed.hold(question, s.decide(ctx, question, in))
+		var off error
+		if response.Decision, off = call.tool.settle(response.Decision); off != nil {
+			return Response{}, off
+		}
 		response.duties, response.Decision = s.oblige(response.Decision)
 	}
 
@@ -131,7 +135,7 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		if err != nil {
 			return response, engineUnavailable(err, response.Decision.Reasons)
 		}
-		return response, denied(response.Decision)
+		return response, call.tool.hide(denied(response.Decision))
 	}
 	response.duties.notify(question, response.Decision)
 	return response, nil
@@ -168,9 +172,9 @@ func (s *Service) question(ctx context.Context, call Call, action execution.Acti
 		ID: idOf(call, action, now), Time: now, TraceID: call.TraceID,
 		Principal: call.Principal, Action: action,
 		Request: call.Request, RequestSHA256: sum, Counters: used.tenant, PrincipalCounters: used.principal,
-		Approval: call.resumed.given(),
+		Approval: call.resumed.given(), Tool: call.toolCalled(),
 	}
-	image, err := s.resolve(ctx, call.Request)
+	image, err := s.imageOf(ctx, call)
 	switch {
 	case err == nil:
 		q.Image = image
@@ -187,6 +191,14 @@ func (s *Service) question(ctx context.Context, call Call, action execution.Acti
 	default:
 		return execution.Question{}, internal("resolve image", err)
 	}
+}
+
+// imageOf is the image that call means.
+func (s *Service) imageOf(ctx context.Context, call Call) (execution.Image, error) {
+	if call.tool != nil {
+		return s.imageOfTool(ctx, call.tool)
+	}
+	return s.resolve(ctx, call.Request)
 }
 
 func (s *Service) resolve(ctx context.Context, r execution.Request) (image execution.Image, err error) {

@@ -53,6 +53,7 @@ type world struct {
 	execute    func(context.Context, execution.Job) (execution.Result, error)
 	append     func(context.Context, execution.Record) error
 	memory     *memory
+	tools      *gateway.Tools
 	// What sandboxes do.
 	openSession func(context.Context, execution.Session) error
 	putFile     func(context.Context, string, []byte) error
@@ -182,6 +183,7 @@ func (w *world) service(t testing.TB) *gateway.Service {
 func (w *world) config() gateway.ServiceConfig {
 	return gateway.ServiceConfig{
 		Images: w, Decider: w, Lender: w, Executor: w, Recorder: w, Executions: w.memory, Sandboxes: w, Sessions: w.sessions,
+		Tools:  w.tools,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }

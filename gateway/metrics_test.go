@@ -81,7 +81,7 @@ func TestCountsByKind(t *testing.T) {
 			t.Errorf("%+v: %d, want %d", ended, got, want)
 		}
 	}
-	if n.Refused["draining"] != 1 || n.Refused["queue_full"] != 0 || len(n.Decisions) != 5 || len(n.Refused) != 5 {
+	if n.Refused["draining"] != 1 || n.Refused["queue_full"] != 0 || len(n.Decisions) != 7 || len(n.Refused) != 5 {
 		t.Errorf("%+v", n)
 	}
 }

@@ -92,6 +92,9 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 		Metadata:      r.Metadata,
 		Decision:      d,
 	}
+	if q.Action == execution.ActionToolCall {
+		body.Tool, body.ArgsSHA256 = q.Tool.Name, q.Tool.ArgsSHA256
+	}
 	if r.Code != "" {
 		body.CodeSHA256, body.CodeBytes = execution.HexSHA256([]byte(r.Code)), len(r.Code)
 	}

@@ -35,6 +35,8 @@ func (g *Gateway) routes() []route {
 		{http.MethodDelete, "/v1/sessions/:id", false, execution.RoleCaller, g.deleteSession, nil},
 		{http.MethodPut, "/v1/sessions/:id/files/*path", false, execution.RoleCaller, g.putFile, []string{mediaAny}},
 		{http.MethodGet, "/v1/sessions/:id/files/*path", false, execution.RoleCaller, g.getFile, []string{mediaAny}},
+		{http.MethodGet, "/v1/tools", false, execution.RoleCaller, g.listTools, nil},
+		{http.MethodPost, "/v1/tools/:name/calls", false, execution.RoleCaller, g.callTool, nil},
 		{http.MethodPost, "/v1/decisions", false, execution.RoleCaller, g.explainDecision, nil},
 		{http.MethodGet, "/v1/approvals", false, execution.RoleApprover, g.listApprovals, nil},
 		{http.MethodGet, "/v1/approvals/:id", false, execution.RoleApprover, g.showApproval, nil},

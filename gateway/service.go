@@ -40,6 +40,8 @@ type ServiceConfig struct {
 	// that is told what awaits approval; empty: none is.
 	Webhooks       *Webhooks
 	PendingWebhook string
+	// Tools are those that can be called; nil: none.
+	Tools *Tools
 	// MaxRunning is how many executions run at once; zero is 16. One more is
 	// refused with KindSaturated, or queued where its Call says so.
 	MaxRunning int
@@ -76,6 +78,7 @@ type Service struct {
 	counters   counters
 	budgets    *budgets
 
+	tools       *Tools
 	approvals   Approvals
 	requesters  Requesters
 	webhooks    *Webhooks
@@ -128,6 +131,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
+		tools:     config.Tools,
 		approvals: config.Approvals, requesters: config.Requesters, webhooks: config.Webhooks, pendingHook: config.PendingWebhook,
 		log: config.Logger, admission: newAdmission(config.MaxRunning, config.MaxQueued, config.Reserved),
 	}, nil
@@ -151,8 +155,9 @@ type Call struct {
 	// Events is execution.Job's.
 	Events func(execution.Event) error
 
-	tracked *tracked // of a Submit
-	resumed *resumed // of what was approved
+	tracked *tracked  // of a Submit
+	resumed *resumed  // of what was approved
+	tool    *toolCall // of a CallTool
 }
 
 // Response is what came of a Call. Beside an error it holds what is known: ID

@@ -408,6 +408,7 @@ func variableOf(key string) string {
 // settingsOfSchema returns the default of every setting.
 func settingsOfSchema(t *testing.T) map[string]any {
 	type node struct {
+		Type       any             `json:"type"`
 		Default    json.RawMessage `json:"default"`
 		Properties map[string]node `json:"properties"`
 	}
@@ -422,6 +423,9 @@ func settingsOfSchema(t *testing.T) map[string]any {
 			if len(child.Properties) > 0 {
 				walk(prefix+name+".", child)
 				continue
+			}
+			if child.Type == "array" {
+				continue // it has no variable, and a section of its own
 			}
 			settings[prefix+name] = strings.Trim(string(child.Default), `"`)
 		}

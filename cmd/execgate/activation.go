@@ -33,7 +33,7 @@ const watchAgain = 10 * time.Second
 // embedded is the source of the policy that is part of the program.
 const embedded = "embedded"
 
-func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, workers activation.Workers, log *audit.Log, renewed func(), logger *slog.Logger) (*organisation, error) {
+func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, workers activation.Workers, log *audit.Log, tools map[string]execution.ToolFacts, renewed func(), logger *slog.Logger) (*organisation, error) {
 	o := &organisation{folder: cfg.Folder, logger: logger}
 	if cfg.Folder != "" {
 		if info, err := os.Stat(cfg.Folder); err != nil {
@@ -65,7 +65,7 @@ func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, wor
 		}
 	}
 	o.Manager, err = activation.New(activation.Config{
-		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: gateway.Obligations(), Shipped: shipped.Digest(), Dir: dir,
+		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: gateway.Obligations(), Shipped: shipped.Digest(), Dir: dir, Tools: tools,
 		Record: func(ctx context.Context, r execution.Record) error {
 			_, err := log.Append(ctx, r)
 			return err

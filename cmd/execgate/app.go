@@ -51,6 +51,10 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 			a.close()
 		}
 	}()
+	tools, err := cfg.tools()
+	if err != nil {
+		return nil, err
+	}
 	if a.state, err = openState(cfg.State); err != nil {
 		return nil, err
 	}
@@ -89,7 +93,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
-	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, a.executor.Renew, logger); err != nil {
+	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, tools.Facts(), a.executor.Renew, logger); err != nil {
 		return nil, err
 	}
 	a.tenants = &tenantPolicies{folder: cfg.Policy.Tenants, policy: a.policy, log: a.log, logger: logger}
@@ -116,7 +120,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	config := gateway.ServiceConfig{
 		Images: a.catalog, Decider: engine, Lender: a.lender, Executor: carrying{a.executor, a.broker}, Recorder: a.log,
 		Executions: kept{executions}, Sandboxes: a.executor, Sessions: keptSessions{sessions}, Logger: logger,
-		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook,
+		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook, Tools: tools,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	Vault     VaultConfig     `yaml:"vault"`
 	Egress    EgressConfig    `yaml:"egress"`
 	Audit     AuditConfig     `yaml:"audit"`
+	// Tools are those that policies may grant.
+	Tools []ToolConfig `yaml:"tools"`
 }
 
 // LogConfig is about the process's own log, on standard error.

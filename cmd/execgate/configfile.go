@@ -45,7 +45,9 @@ func readGroup(node *yaml.Node, prefix string, into reflect.Value) error {
 	}
 	fields := map[string]reflect.Value{}
 	for field, value := range into.Fields() {
-		fields[field.Tag.Get("yaml")] = value
+		if key := field.Tag.Get("yaml"); key != "-" {
+			fields[key] = value
+		}
 	}
 	var errs []error
 	lines := map[string]int{}
@@ -61,6 +63,12 @@ func readGroup(node *yaml.Node, prefix string, into reflect.Value) error {
 			errs = append(errs, fmt.Errorf("line %d: the key %q stands in line %d already", key.Line, name, first))
 		case field.Kind() == reflect.Struct:
 			errs = append(errs, readGroup(value, name+".", field))
+		case field.Kind() == reflect.Pointer && isNull(value):
+		case field.Kind() == reflect.Pointer:
+			field.Set(reflect.New(field.Type().Elem()))
+			errs = append(errs, readGroup(value, name+".", field.Elem()))
+		case field.Kind() == reflect.Slice:
+			errs = append(errs, readList(value, name, field))
 		case field.Kind() == reflect.Map:
 			errs = append(errs, readTable(value, name, field))
 		default:

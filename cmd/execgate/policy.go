@@ -76,7 +76,7 @@ func showTests(w io.Writer, report policy.TestReport) {
 }
 
 func newPolicyEval() *cobra.Command {
-	var input string
+	var input, tools string
 	var images []string
 	var explain bool
 	cmd := &cobra.Command{
@@ -107,11 +107,15 @@ otherwise.`,
 			if err != nil {
 				return err
 			}
+			facts, err := toolFacts(tools)
+			if err != nil {
+				return err
+			}
 			eval := policy.Eval
 			if explain {
 				eval = policy.EvalExplained
 			}
-			answer, err := eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests}, gateway.Obligations(), text)
+			answer, err := eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests, Tools: facts}, gateway.Obligations(), text)
 			if err != nil {
 				return err
 			}
@@ -134,5 +138,6 @@ otherwise.`,
 	cmd.Flags().StringVar(&input, "input", "-", "file with the input document, as docs/policy-input.md describes it; - is standard input")
 	cmd.Flags().StringArrayVar(&images, "image", nil, "digest of an image, as NAME=sha256:...")
 	cmd.Flags().BoolVar(&explain, "explain", false, "print the steps of the evaluation too, on standard error")
+	cmd.Flags().StringVar(&tools, "tools", "", "configuration file of a gateway, whose tools the policy reads as data.tools")
 	return cmd
 }

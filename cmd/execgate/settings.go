@@ -47,9 +47,11 @@ func settingsOf(cfg *Config) []setting {
 	walk = func(prefix string, v reflect.Value) {
 		for field, value := range v.Fields() {
 			key := prefix + field.Tag.Get("yaml")
-			if value.Kind() == reflect.Struct {
+			switch value.Kind() {
+			case reflect.Struct:
 				walk(key+".", value)
-			} else {
+			case reflect.Slice: // of groups of keys, which no variable can hold
+			default:
 				all = append(all, setting{key, value})
 			}
 		}

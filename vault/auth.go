@@ -116,6 +116,9 @@ func lookup(ctx context.Context, c *client, token execution.Secret) (*api.Secret
 	if err != nil {
 		return nil, fault("look up the gateway's token", "put a token that is valid into the file", err)
 	}
+	if answer == nil || answer.Data["ttl"] == nil {
+		return nil, errNoSense("look up the gateway's token")
+	}
 	ttl, err := answer.TokenTTL()
 	if err != nil {
 		return nil, errNoSense("look up the gateway's token")

@@ -61,7 +61,7 @@ func newClient(cfg Config) (*client, error) {
 	})
 	if err != nil {
 		// The library's text may repeat a variable's value.
-		return nil, errors.New("Vault's library refuses a VAULT_ variable of the environment, of which nothing is used: start without them")
+		return nil, errors.New("the library refuses a VAULT_ variable of the environment, of which nothing is used: start without them")
 	}
 	c.api.ClearToken()
 	c.api.ClearNamespace()

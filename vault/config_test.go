@@ -137,6 +137,7 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"empty":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
 		"no JSON":  func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hvs.secret <html>")) },
+		"nobody":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"data":{}}`)) },
 		"no token": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"warnings":["hvs.secret"]}`)) },
 		"endless": func(w http.ResponseWriter, _ *http.Request) {
 			for block := []byte(strings.Repeat("hvs.secret", 10000)); ; {
@@ -158,6 +159,11 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 			f := newFake(t)
 			f.answers["auth/token/create/gate"] = answer
 			f.answers["database/creds/reader"] = answer
+			f.answers["auth/token/lookup-self"] = answer
+			if _, err := newWorld(t, f).lender.Lend(t.Context(), loanOf("ex_1", database(execution.InjectFile))); execution.KindOf(err) != execution.KindUnavailable || strings.Contains(err.Error(), "hvs.") {
+				t.Errorf("logged in: %v", err)
+			}
+			delete(f.answers, "auth/token/lookup-self")
 			w := newWorld(t, f)
 			for range 2 { // then with a token, and reading
 				_, err := w.lender.Lend(t.Context(), loanOf(execution.NewID("ex_", time.Now()), database(execution.InjectFile)))

@@ -44,7 +44,10 @@ var contract = []struct {
 
 func TestContractWithFake(t *testing.T) {
 	for _, c := range contract {
-		t.Run(c.name, func(t *testing.T) { c.test(t, newFake(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(t, newFake(t))
+		})
 	}
 }
 

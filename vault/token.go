@@ -63,6 +63,9 @@ const unaccountedMargin = time.Minute
 // through to its end even where its caller has left, for a token that is half made
 // is the hardest to end.
 func (v *Vault) make(ctx context.Context, t *token) error {
+	if err := v.client.breaker.open(); err != nil {
+		return fault("make a token", "", err) // nor is there anything to write down
+	}
 	ctx = context.WithoutCancel(ctx)
 	now := time.Now()
 	ttl := t.life(now)

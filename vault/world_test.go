@@ -3,6 +3,7 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -177,7 +178,25 @@ func newWorld(t testing.TB, s server, change ...func(*vault.Config)) *world {
 		c(&w.config)
 	}
 	w.lender = w.start(t)
+	t.Cleanup(func() { w.nothingShown(t) })
 	return w
+}
+
+// nothingShown wants no token and no value in the log or in a record.
+func (w *world) nothingShown(t testing.TB) {
+	w.mu.Lock()
+	records, err := json.Marshal(w.records)
+	w.mu.Unlock()
+	if err != nil {
+		t.Error(err)
+	}
+	for what, text := range map[string]string{"log": w.logged(), "records": string(records)} {
+		for _, secret := range []string{"hvs.", "ghp_plainvalue", "X-Evil", "the-secret-id", "the.signed.jwt", "pw-"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the %s hold %q: %s", what, secret, text)
+			}
+		}
+	}
 }
 
 // start makes another lender with all that the first one has.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
@@ -33,7 +35,7 @@ func (v *Vault) Reconcile(ctx context.Context) error {
 	var found map[string]string
 	if len(unknown) > 0 {
 		// One search for all; where it fails, each is sought again when it is ended.
-		found, _ = v.seek(ctx, unknown)
+		found, _ = v.seek(ctx, unknown...)
 	}
 	var group errgroup.Group
 	group.SetLimit(atOnce)
@@ -81,43 +83,96 @@ func (v *Vault) restore(e Entry) *token {
 	return t
 }
 
-// seek looks through all tokens that Vault has for those that were made with these
-// intents, and returns their accessors. It is for what was asked for and never
-// answered: a crash, or a connection that broke.
-func (v *Vault) seek(ctx context.Context, intents []string) (map[string]string, error) {
-	wanted := make(map[string]bool, len(intents))
+// seek looks for tokens that were made with these intents, and returns their
+// accessors. It is for what was asked for and never answered: a crash, or a connection
+// that broke.
+func (v *Vault) seek(ctx context.Context, intents ...string) (map[string]string, error) {
+	s := &v.seeker
+	s.mu.Lock()
 	for _, intent := range intents {
-		wanted[intent] = true
+		s.wanted[intent]++
 	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, intent := range intents {
+			if s.wanted[intent]--; s.wanted[intent] == 0 {
+				delete(s.wanted, intent)
+				delete(s.found, intent)
+			}
+		}
+	}()
+	asked := time.Now()
+	select {
+	case s.lock <- struct{}{}:
+		defer func() { <-s.lock }()
+	case <-ctx.Done():
+		return nil, fault("seek tokens", "", ctx.Err())
+	}
+	if s.began.Before(asked) {
+		began := time.Now()
+		if err := v.search(ctx); err != nil {
+			return nil, err
+		}
+		s.began = began
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := make(map[string]string)
+	for _, intent := range intents {
+		if accessor := s.found[intent]; accessor != "" {
+			found[intent] = accessor
+		}
+	}
+	return found, nil
+}
+
+// seeker has one search serve all who wait for one: it looks through every token
+// that Vault has.
+type seeker struct {
+	lock  chan struct{} // held by who searches; it has room for one
+	began time.Time     // the last search that came to its end; guarded by lock
+
+	mu     sync.Mutex
+	wanted map[string]int    // intents, and how many wait
+	found  map[string]string // their accessors
+}
+
+// search looks for all that is wanted now. It is called with the seeker's lock held.
+func (v *Vault) search(ctx context.Context) error {
 	var list *api.Secret
 	err := v.own.do(ctx, func(c *api.Client) (err error) {
 		list, err = c.Logical().ListWithContext(ctx, "auth/token/accessors")
 		return err
 	})
 	if err != nil {
-		return nil, v.cannotSeek("auth/token/accessors", err)
+		return v.cannotSeek("auth/token/accessors", err)
 	}
-	found := make(map[string]string)
 	if list == nil {
-		return found, nil
+		return nil
 	}
 	keys, _ := list.Data["keys"].([]any)
 	for _, key := range keys {
 		accessor, ok := key.(string)
 		if !ok {
-			return nil, errNoSense("list the tokens")
+			return errNoSense("list the tokens")
 		}
 		intent, err := v.intentOf(ctx, accessor)
 		if err != nil {
-			return nil, v.cannotSeek("auth/token/lookup-accessor", err)
+			return v.cannotSeek("auth/token/lookup-accessor", err)
 		}
-		if wanted[intent] {
-			if found[intent] = accessor; len(found) == len(wanted) {
-				break
-			}
+		v.seeker.mu.Lock()
+		if v.seeker.wanted[intent] > 0 {
+			v.seeker.found[intent] = accessor
+		}
+		all := len(v.seeker.found) == len(v.seeker.wanted)
+		v.seeker.mu.Unlock()
+		if all {
+			break
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // intentOf is what the token was made for; empty: it is not ours, or is gone.

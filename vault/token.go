@@ -192,7 +192,7 @@ func (v *Vault) journal(ctx context.Context, write func(context.Context) error) 
 // with t locked, and may be called again: what is gone is no error.
 func (v *Vault) endAtVault(ctx context.Context, t *token) error {
 	if t.entry.Accessor == "" {
-		accessors, err := v.seek(ctx, []string{t.entry.ID})
+		accessors, err := v.seek(ctx, t.entry.ID)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -224,4 +225,32 @@ func TestUseThatFailsIsNoUse(t *testing.T) {
 	if leases, _ := w.lender.Revoke(t.Context(), "ex_1"); len(leases) != 1 || !leases[0].Revoked {
 		t.Errorf("%+v", leases)
 	}
+}
+
+// However many are sought at once, Vault is not asked for all of its tokens for each.
+func TestManyAreSoughtTogether(t *testing.T) {
+	f := newFake(t)
+	w := newWorld(t, f)
+	const many = 50
+	for i := range many {
+		id := fmt.Sprint("lost-", i)
+		w.journal.entries = append(w.journal.entries, vault.Entry{ID: id, Execution: fmt.Sprint("ex_", i), Expires: time.Now().Add(time.Hour)})
+	}
+	if err := w.lender.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if w.lender.Counts().Pending != many {
+		t.Errorf("%+v", w.lender.Counts())
+	}
+	// One for all, and then no more than one for each eight that are retried at once.
+	if n := f.called("auth/token/accessors"); n > 1+many/2 {
+		t.Errorf("listed %d times", n)
+	}
+	f.mu.Lock()
+	for i := range many {
+		f.mint(nil, 60).meta = map[string]string{"execution_id": "ex", "intent": fmt.Sprint("lost-", i)}
+	}
+	f.mu.Unlock()
+	w.run(t)
+	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 && len(f.executionTokens(t)) == 0 })
 }

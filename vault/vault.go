@@ -26,7 +26,8 @@ type Vault struct {
 	loans map[string]*loan // by their executions
 	lacks map[string]bool  // rights that were found to lack, and told of
 
-	alive atomic.Int64 // when Vault last did what the gateway asked, in ns since 1970
+	seeker seeker
+	alive  atomic.Int64 // when Vault last did what the gateway asked, in ns since 1970
 
 	issued, revoked, failures atomic.Uint64
 	pending                   atomic.Int64
@@ -55,6 +56,7 @@ func New(cfg Config) (*Vault, error) {
 	return &Vault{
 		cfg: cfg, client: client, own: newOwn(cfg.Auth, client), schedule: newSchedule(),
 		loans: make(map[string]*loan), lacks: make(map[string]bool),
+		seeker: seeker{lock: make(chan struct{}, 1), wanted: make(map[string]int), found: make(map[string]string)},
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -253,4 +254,50 @@ func TestManyAreSoughtTogether(t *testing.T) {
 	f.mu.Unlock()
 	w.run(t)
 	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 && len(f.executionTokens(t)) == 0 })
+}
+
+// A gateway starts without Vault, and ends what was left once it is back.
+func TestStartWithoutVault(t *testing.T) {
+	f := newFake(t)
+	w := newWorld(t, f, func(c *vault.Config) { c.BreakerOpen = 100 * time.Millisecond })
+	w.lend(t, "ex_1", database(execution.InjectFile))
+	w.lender = w.start(t)
+	f.Stop()
+	if err := w.lender.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if leases, err := w.lender.Revoke(t.Context(), "ex_1"); err != nil || len(leases) != 1 || leases[0].Revoked || w.journal.left() != 1 {
+		t.Errorf("%+v, %v", leases, err)
+	}
+	w.run(t)
+	f.Restart(t)
+	within(t, 30*time.Second, "ended", func() bool { return w.journal.left() == 0 })
+	w.nothingLeft(t)
+	if told := w.told(); told[len(told)-1] != "lease_revoked db" {
+		t.Errorf("recorded %q", told)
+	}
+}
+
+// Who has no time to take back what was lent leaves that to Run.
+func TestRevokeWithoutTime(t *testing.T) {
+	f := newFake(t)
+	w := newWorld(t, f)
+	w.lend(t, "ex_1", database(execution.InjectFile))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if leases, err := w.lender.Revoke(ctx, "ex_1"); err != nil || len(leases) != 1 || leases[0].Revoked {
+		t.Errorf("%+v, %v", leases, err)
+	}
+	w.run(t)
+	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 })
+	revokeAll(t, w, "ex_1")
+}
+
+// A journal that cannot be read keeps the gateway from lending more.
+func TestJournalThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, newFake(t))
+	w.journal.err = http.ErrServerClosed
+	if err := w.lender.Reconcile(t.Context()); err == nil {
+		t.Error("it is no error")
+	}
 }

@@ -110,7 +110,7 @@ func (j *journal) End(_ context.Context, id string) error {
 func (j *journal) Open(context.Context) ([]vault.Entry, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.Clone(j.entries), nil
+	return slices.Clone(j.entries), j.err
 }
 
 func (j *journal) left() int {

@@ -22,6 +22,7 @@ const query = "data.execgate.decision"
 type policy struct {
 	revision string
 	query    rego.PreparedEvalQuery
+	data     ast.Object // what the query's store holds
 	modes    modes
 }
 
@@ -32,10 +33,11 @@ func prepare(ctx context.Context, s *source) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := s.store()
+	data, err := s.dataValue()
 	if err != nil {
 		return nil, err
 	}
+	store := inmem.NewFromASTObject(data)
 	compiler, err := compile(ctx, modules, store, capabilities())
 	if err != nil {
 		return nil, err
@@ -65,7 +67,7 @@ func prepare(ctx context.Context, s *source) (*policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare query: %w", err)
 	}
-	return &policy{revision: s.revision, query: prepared, modes: modes}, nil
+	return &policy{revision: s.revision, query: prepared, data: data, modes: modes}, nil
 }
 
 // parse parses the modules that wanted selects.
@@ -100,6 +102,14 @@ func (s *source) parse(wanted func(name string) bool) (map[string]*ast.Module, e
 // store holds the data as the evaluator's own values, so that a look-up costs
 // the same however much data there is.
 func (s *source) store() (storage.Store, error) {
+	data, err := s.dataValue()
+	if err != nil {
+		return nil, err
+	}
+	return inmem.NewFromASTObject(data), nil
+}
+
+func (s *source) dataValue() (ast.Object, error) {
 	value, err := ast.InterfaceToValue(s.data)
 	if err != nil {
 		return nil, bundleErrorf("data: %v", err)
@@ -108,7 +118,7 @@ func (s *source) store() (storage.Store, error) {
 	if !ok {
 		return nil, errors.New("data is not an object")
 	}
-	return inmem.NewFromASTObject(object), nil
+	return object, nil
 }
 
 // compile compiles modules strictly, against the schema of the input and with

@@ -166,6 +166,8 @@ func (p *policy) answer(
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalExternalCancel(cancel),
+		rego.EvalVirtualCache(newRuleCache()),
+		rego.EvalBaseCache(dataCache{p.data}),
 	}
 	if tracer != nil {
 		options = append(options, rego.EvalQueryTracer(tracer))

@@ -14,7 +14,7 @@ import (
 // document of a question; a test compares the two. The fields of the kind egress are
 // not there yet.
 func (in *input) value() ast.Value {
-	return object(
+	return ast.NewObject(
 		member("v", number(int64(in.V))),
 		member("request", object(
 			member("id", text(in.Request.ID)),
@@ -37,7 +37,7 @@ func (in *input) value() ast.Value {
 	)
 }
 
-func (c *contextInput) value() ast.Value {
+func (c *contextInput) value() *ast.Term {
 	members := [][2]*ast.Term{
 		member("counters", object(append(countersOf(c.Counters.Counters), member("principal", object(countersOf(c.Counters.Principal)...)))...)),
 		member("environment", text(c.Environment)),
@@ -64,7 +64,7 @@ func countersOf(c execution.Counters) [][2]*ast.Term {
 	}
 }
 
-func (a *actionInput) value() ast.Value {
+func (a *actionInput) value() *ast.Term {
 	members := [][2]*ast.Term{
 		member("kind", text(a.Kind)),
 		member("language", text(a.Language)),
@@ -85,7 +85,7 @@ func (a *actionInput) value() ast.Value {
 		members = append(members, member("tool", text(a.Tool)))
 	}
 	if a.args != nil {
-		members = append(members, member("args", a.args))
+		members = append(members, member("args", ast.NewTerm(a.args)))
 	}
 	if a.ArgsSHA256 != "" {
 		members = append(members, member("args_sha256", text(a.ArgsSHA256)))
@@ -93,7 +93,7 @@ func (a *actionInput) value() ast.Value {
 	return object(members...)
 }
 
-func (c *codeInput) value() ast.Value {
+func (c *codeInput) value() *ast.Term {
 	members := [][2]*ast.Term{
 		member("sha256", text(c.SHA256)),
 		member("bytes", number(c.Bytes)),
@@ -104,18 +104,18 @@ func (c *codeInput) value() ast.Value {
 	return object(members...)
 }
 
-func (a *actionInput) filesValue() ast.Value {
+func (a *actionInput) filesValue() *ast.Term {
 	terms := make([]*ast.Term, len(a.Files))
 	for i, f := range a.Files {
-		terms[i] = ast.NewTerm(object(
+		terms[i] = object(
 			member("path", text(f.Path)),
 			member("bytes", number(f.Bytes)),
-		))
+		)
 	}
-	return ast.NewArray(terms...)
+	return array(terms)
 }
 
-func (a *actionInput) limitsValue() ast.Value {
+func (a *actionInput) limitsValue() *ast.Term {
 	var members [][2]*ast.Term
 	for _, limit := range execution.AllLimits() {
 		if asked := *limit.Of(&a.Limits); asked != 0 {
@@ -125,21 +125,21 @@ func (a *actionInput) limitsValue() ast.Value {
 	return object(members...)
 }
 
-func (a *actionInput) networkValue() ast.Value {
+func (a *actionInput) networkValue() *ast.Term {
 	terms := make([]*ast.Term, len(a.Network))
 	for i, d := range a.Network {
-		terms[i] = ast.NewTerm(object(
+		terms[i] = object(
 			member("host", text(d.Host)),
 			member("port", number(int64(d.Port))),
-		))
+		)
 	}
-	return ast.NewArray(terms...)
+	return array(terms)
 }
 
-func object(members ...[2]*ast.Term) ast.Value { return ast.NewObject(members...) }
+func object(members ...[2]*ast.Term) *ast.Term { return ast.NewTerm(ast.NewObject(members...)) }
 
-func member(key string, value ast.Value) [2]*ast.Term {
-	return [2]*ast.Term{keys[key], ast.NewTerm(value)}
+func member(key string, value *ast.Term) [2]*ast.Term {
+	return [2]*ast.Term{keys[key], value}
 }
 
 // keys are the terms of the document's keys, which never change: making them
@@ -161,14 +161,29 @@ var keys = func() map[string]*ast.Term {
 	return terms
 }()
 
-func text(s string) ast.Value { return ast.String(s) }
+// The evaluator keeps one term each of small numbers, of the empty string and of
+// the empty array, which are most of what a document holds.
 
-func texts(list []string) ast.Value {
-	terms := make([]*ast.Term, len(list))
-	for i, s := range list {
-		terms[i] = ast.NewTerm(text(s))
+func text(s string) *ast.Term { return ast.InternedTerm(s) }
+
+func number(n int64) *ast.Term {
+	if small := int(n); int64(small) == n { // what is interned is an int, of 32 bits on some machines
+		return ast.InternedTerm(small)
 	}
-	return ast.NewArray(terms...)
+	return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10)))
 }
 
-func number(n int64) ast.Value { return ast.Number(json.Number(strconv.FormatInt(n, 10))) }
+func array(terms []*ast.Term) *ast.Term {
+	if len(terms) == 0 {
+		return ast.InternedEmptyArray
+	}
+	return ast.NewTerm(ast.NewArray(terms...))
+}
+
+func texts(list []string) *ast.Term {
+	terms := make([]*ast.Term, len(list))
+	for i, s := range list {
+		terms[i] = text(s)
+	}
+	return array(terms)
+}

@@ -49,7 +49,8 @@ var packages = map[string]struct{ inside, outside []string }{
 			"golang.org/x/sync", "golang.org/x/sys/unix",
 		},
 	},
-	"bench": {},
+	"bench":           {},
+	"bench/reference": {outside: []string{"golang.org/x/sys/unix"}},
 }
 
 func TestImports(t *testing.T) {

@@ -270,8 +270,7 @@ decision := {"effect": "deny", "reasons": [{"code": "present"}]} if input.agent`
 // what keeping inputs costs a request.
 func BenchmarkWitness(b *testing.B) {
 	w := witnessed(b, unhurried, shipped(), nil, nil)
-	q := question()
-	q.Request.Limits = execution.Limits{TimeoutMS: 30_000, MemoryMiB: 256}
+	q := toAllow()
 	benchmark(b, func() bool { return w.Decide(context.Background(), q).Allowed() }, true)
 }
 

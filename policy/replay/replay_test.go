@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/execgate/execgate/bench/reference"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/policy/replay"
@@ -272,11 +273,11 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	changed["more/data.json"] = &fstest.MapFile{Data: []byte(`{"x": 1}`)}
 	candidate.Files = changed
-	for b.Loop() {
+	reference.Measure(b, func() {
 		report := run(b, replay.Config{Source: r, Is: &candidate})
 		if report.Replayed != uint64(*decisions) || report.Differing != 0 {
 			b.Fatalf("%+v", report)
 		}
 		b.ReportMetric(report.PerSecond(), "decisions/s")
-	}
+	})
 }

@@ -12,8 +12,15 @@ import (
 // narrowed is what both layers grant: the stricter effect, the smaller quantity,
 // the qualities of both, the obligations of either. A field that by does not
 // have leaves what d grants. Nothing that d does not grant is in the result,
-// whatever by says; a property test holds this.
-func (d document) narrowed(by document) document {
+// whatever by says; a property test holds this. What would be denied without by is
+// denied here: by must not fill in what d leaves out, or take away what is wrong with
+// d. honoured is that of enforce.
+func (d document) narrowed(by document, honoured []string) document {
+	if d.effect != execution.EffectDeny {
+		if flaw := d.flaw(honoured); flaw != nil {
+			d.refuse(*flaw)
+		}
+	}
 	d.narrowEffect(by)
 	if by.given.has(givenLimits) {
 		d.limits = d.limits.Min(by.limits)

@@ -19,11 +19,7 @@ func (n network) narrowed(by network) network {
 		}
 	}
 	n.rules = rules
-	switch {
-	case by.budget == nil:
-	case n.budget == nil:
-		n.budget = by.budget
-	default:
+	if n.budget != nil && by.budget != nil { // rules without one are incomplete
 		n.budget = &execution.NetworkBudget{
 			Requests:     min(n.budget.Requests, by.budget.Requests),
 			Bytes:        min(n.budget.Bytes, by.budget.Bytes),

@@ -41,14 +41,8 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 	if d.effect == execution.EffectDeny {
 		return denied(revision, d.denials())
 	}
-	if what := d.unsupported(honoured); what != "" {
-		return denied(revision, []execution.Reason{unsupported(what)})
-	}
-	if problem := d.incomplete(); problem != "" {
-		if d.lifted {
-			problem = "only rules in the mode warn or shadow deny, but the answer does not say what is granted without them: " + problem
-		}
-		return denied(revision, []execution.Reason{invalid(errors.New(problem)).reason})
+	if flaw := d.flaw(honoured); flaw != nil {
+		return denied(revision, []execution.Reason{*flaw})
 	}
 
 	limits, clamped, refusals := d.enforceLimits(in.Action.Limits)
@@ -109,6 +103,21 @@ func (d *document) denials() []execution.Reason {
 		Message:     "The policy denies this request and gives no reason.",
 		Remediation: "The policy's author has to add reasons to the decision.",
 	}}
+}
+
+// flaw is why an allow cannot be carried out whatever was asked for; nil where it can.
+func (d *document) flaw(honoured []string) *execution.Reason {
+	if what := d.unsupported(honoured); what != "" {
+		return new(unsupported(what))
+	}
+	problem := d.incomplete()
+	if problem == "" {
+		return nil
+	}
+	if d.lifted {
+		problem = "only rules in the mode warn or shadow deny, but the answer does not say what is granted without them: " + problem
+	}
+	return new(invalid(errors.New(problem)).reason)
 }
 
 // unsupported names the first part of an allow that this gateway cannot carry

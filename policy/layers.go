@@ -170,7 +170,7 @@ func (e *Engine) narrow(ctx context.Context, now inForce, in *input, doc *docume
 		if failed != nil {
 			return layers, failed
 		}
-		*doc = doc.narrowed(own)
+		*doc = doc.narrowed(own, e.config.Obligations)
 	}
 	if now.ceilings != nil && doc.effect != execution.EffectDeny {
 		layers = append(layers, execution.Layer{Name: execution.LayerCeilings, Revision: now.ceilings.revision})

@@ -124,6 +124,43 @@ func TestTenantNarrows(t *testing.T) {
 	}
 }
 
+// What the organisation's policy alone would be denied for, a tenant's does not mend: it
+// neither fills in what is left out nor takes away what is wrong.
+func TestTenantDoesNotMendTheOrganisations(t *testing.T) {
+	const limits = `{"timeout_ms": 60000, "memory_mib": 4096, "cpu_millis": 4000, "cpu_shares": 1024, "pids": 512,
+		"nofile": 1024, "tmp_mib": 64, "workspace_mib": 64, "shm_mib": 64, "output_kib": 1024, "result_kib": 1024,
+		"files_mib": 64, "files_count": 64}`
+	forward := strings.Replace(forwardRule, "5432", "0, 5432", 1)
+	for name, test := range map[string]struct {
+		organisation map[string]string
+		own          string
+		code         string
+	}{
+		"limits that are left out": {map[string]string{"limits": `{"memory_mib": 64}`}, `{"effect": "allow", "limits": ` + limits + `}`, execution.CodePolicyInvalid},
+		"a budget that is left out": {
+			map[string]string{"network": `{"rules": [` + forwardRule + `]}`},
+			`{"effect": "allow", "network": ` + network(forwardRule) + `}`, execution.CodePolicyInvalid,
+		},
+		"a port that is none": {
+			map[string]string{"network": network(forward)},
+			`{"effect": "allow", "network": ` + network(forwardRule) + `}`, execution.CodePolicyInvalid,
+		},
+		"a credential that cannot be lent": {
+			map[string]string{"credentials": `[{"tool": "github", "inject": "egress"}]`},
+			`{"effect": "allow", "credentials": []}`, execution.CodePolicyUnsupported,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, policy.Config{Deadline: 30 * time.Second, Workers: &workers{}}, allowing(test.organisation))
+			wantDenied(t, engine.Decide(t.Context(), question()), test.code)
+			if _, err := engine.ActivateTenant(t.Context(), "default", answer(test.own)); err != nil {
+				t.Fatal(err)
+			}
+			wantDenied(t, engine.Decide(t.Context(), question()), test.code)
+		})
+	}
+}
+
 // A tenant's policy is about its own tenant, and is not asked about what is
 // denied already.
 func TestTenantsAreApart(t *testing.T) {

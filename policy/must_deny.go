@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -155,15 +157,37 @@ func ordinaryOf(question map[string]any, tenant string, images map[string]string
 	return patched(question, change)
 }
 
-// tenantsOf are the tenants that a policy's data name, default first.
+// tenantsOf are the tenants that a policy's data name, default first: the members of
+// data.tenants, wherever these stand.
 func tenantsOf(files Files) []string {
-	var data struct {
-		Tenants map[string]json.RawMessage `json:"tenants"`
+	found := make(map[string]bool)
+	for name, text := range files {
+		folders := strings.Split(path.Dir(name), "/")
+		switch {
+		case path.Base(name) != "data.json":
+		case folders[0] == "tenants" && len(folders) > 1:
+			found[folders[1]] = true
+		case folders[0] == "tenants":
+			addMembers(found, text)
+		case folders[0] == ".":
+			var data struct {
+				Tenants json.RawMessage `json:"tenants"`
+			}
+			_ = json.Unmarshal(text, &data) // data of another form name none
+			addMembers(found, data.Tenants)
+		}
 	}
-	_ = json.Unmarshal(files["data.json"], &data) // data of another form name none
-	delete(data.Tenants, "default")
-	names := slices.Sorted(maps.Keys(data.Tenants))
+	delete(found, "default")
+	names := slices.Sorted(maps.Keys(found))
 	return append([]string{"default"}, names[:min(len(names), maxTenantsTried-1)]...)
+}
+
+func addMembers(found map[string]bool, text []byte) {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(text, &members)
+	for name := range members {
+		found[name] = true
+	}
 }
 
 // patched applies a merge patch: null removes.

@@ -75,6 +75,17 @@ func TestOpenPoliciesAreFound(t *testing.T) {
 decision := granted if count(deny) == 0
 else := {"effect": "deny"}
 deny contains 1 if input.principal.tenant == "evil"`, []string{"tenant.missing", "principal.missing", "input.empty"}},
+		"every destination that is asked for": {`decision := object.union(granted, {"network": {
+	"rules": [{"host": to.host, "ports": [to.port], "mode": "forward"} | some to in input.action.network],
+	"budget": {"requests": 1, "bytes": 1, "requests_per_s": 1, "connections": 1},
+}})`, []string{"network.of_nobody"}},
+		"every tool that is asked for": {`decision := object.union(granted, {"credentials": [credential |
+	some tool in input.action.tools
+	credential := {
+		"tool": tool, "mount": "database", "engine": "database", "role": tool, "vault_policies": [tool],
+		"inject": "env", "env_name": "DB",
+	}
+]})`, []string{"tools.unknown"}},
 		"not equal": {`decision := granted if input.action.kind != "audit_read"`, []string{"kind.unknown", "kind.empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,6 +122,23 @@ decision := granted if input.principal.tenant in object.keys(data.tenants)`
 	files["data.json"] = []byte(`{"tenants": {}}`)
 	if report := mustDeny(t, files); report.Tenant != "" || report.Err() != nil {
 		t.Errorf("got %+v", report)
+	}
+}
+
+// A folder of the name stands for the data under it.
+func TestTenantsAreFoundInEveryDataFile(t *testing.T) {
+	const text = "package execgate\n\ngranted := " + whole + `
+
+decision := granted if input.principal.tenant in object.keys(data.tenants)`
+	for name, data := range map[string]string{
+		"data.json":                `{"tenants": {"acme": {}}}`,
+		"tenants/data.json":        `{"acme": {}}`,
+		"tenants/acme/data.json":   `{}`,
+		"tenants/acme/a/data.json": `{}`,
+	} {
+		if report := mustDeny(t, policy.Files{"p.rego": []byte(text), name: []byte(data)}); report.Tenant != "acme" {
+			t.Errorf("%s: the cases depart from the question of %q", name, report.Tenant)
+		}
 	}
 }
 

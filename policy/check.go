@@ -30,6 +30,7 @@ const (
 	FindOpenNegation   = "open-negation"   // an allow that needs something not to be known
 	FindOpenInequality = "open-inequality" // everything but what is named passes
 	FindOpenHead       = "open-head"       // a denial that does not hold where its own words are missing
+	FindOpenPattern    = "open-pattern"    // a part of a text that stands for the whole
 	FindNoMetadata     = "no-metadata"     // a denial that does not explain itself
 	FindSameID         = "same-id"         // two rules that records cannot tell apart
 	FindUnformatted    = "unformatted"

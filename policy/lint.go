@@ -13,7 +13,7 @@ import (
 
 // lint looks for what compiles and should nevertheless be changed.
 func lint(modules map[string]*ast.Module, files Files) []Finding {
-	l := &linter{files: files, modules: modules, asks: askers(modules), ids: make(map[string]string), findings: []Finding{}}
+	l := &linter{files: files, modules: modules, asks: askers(modules), against: against(modules), ids: make(map[string]string), findings: []Finding{}}
 	tests := false
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		l.formatted(name)
@@ -36,6 +36,7 @@ type linter struct {
 	files    Files
 	modules  map[string]*ast.Module
 	asks     map[string]bool   // paths of rules that depend on the input
+	against  map[string]bool   // paths of rules that a denial is made of
 	ids      map[string]string // where a rule's id is, by the id
 	findings []Finding
 }
@@ -74,11 +75,12 @@ func (l *linter) module(module *ast.Module) {
 	for _, rule := range module.Rules {
 		names := resolver{module: module, asks: l.asks}
 		for r := rule; r != nil; r = r.Else {
-			l.defaults(r)
+			names.bind(r)
 			if forbids(r) {
 				l.denial(r, &names)
 				l.head(r, &names)
 			} else {
+				l.defaults(r, r != rule)
 				l.permission(r, &names)
 			}
 		}
@@ -88,34 +90,17 @@ func (l *linter) module(module *ast.Module) {
 
 // forbids reports whether a rule is one of those that collect what stands against a
 // request, or what holds it back. They go by their names, as the names of sets are all that tells them apart.
-func forbids(rule *ast.Rule) bool {
-	name := strings.TrimLeft(rule.Head.Ref()[0].Value.String(), "_")
-	for _, word := range []string{"deny", "denied", "denial", "refuse", "violation", "forbid", "reject", "held"} {
-		if strings.HasPrefix(name, word) {
-			return true
-		}
-	}
-	return false
+func forbids(rule *ast.Rule) bool { return isForbidding(rule.Head.Ref()[0]) }
+
+func isForbidding(name *ast.Term) bool {
+	return named(name, "deny", "denied", "denial", "refuse", "violation", "forbid", "reject", "held",
+		"block", "prohibit", "disallow", "banned")
 }
 
-// defaults finds allows that need nothing to hold.
-func (l *linter) defaults(rule *ast.Rule) {
-	if rule.Head.Value == nil || !(rule.Default || alwaysHolds(rule.Body)) || forbids(rule) {
-		return
-	}
-	allows := false
-	switch value := rule.Head.Value.Value.(type) {
-	case ast.Boolean:
-		allows = bool(value) && strings.HasPrefix(rule.Head.Ref()[0].Value.String(), "allow")
-	case ast.Object:
-		effect := value.Get(ast.StringTerm("effect"))
-		isDecision := rule.Head.Ref().String() == "decision"
-		allows = isDecision && effect != nil && !effect.Equal(ast.StringTerm("deny"))
-	}
-	if allows {
-		l.add(rule.Location, FindOpenDefault, "what no other rule decides is allowed",
-			"deny by default: leave the default out (undefined denies), or make it a denial, and allow under conditions")
-	}
+// named reports whether a name begins with one of words.
+func named(name *ast.Term, words ...string) bool {
+	text := strings.TrimLeft(strings.Trim(name.Value.String(), `"`), "_")
+	return slices.ContainsFunc(words, func(word string) bool { return strings.HasPrefix(text, word) })
 }
 
 func alwaysHolds(body ast.Body) bool {
@@ -124,7 +109,7 @@ func alwaysHolds(body ast.Body) bool {
 
 // permission finds conditions of an allow that what is missing, or new, meets.
 func (l *linter) permission(rule *ast.Rule, names *resolver) {
-	names.bind(rule.Body)
+	l.patterns(rule, names)
 	walkRule(rule, func(e *ast.Expr) bool {
 		switch asked := names.inputs(e); {
 		case e.Negated && len(asked) > 0:
@@ -143,40 +128,48 @@ func (l *linter) permission(rule *ast.Rule, names *resolver) {
 
 // denial finds conditions of a denial that what is missing escapes.
 func (l *linter) denial(rule *ast.Rule, names *resolver) {
-	names.bind(rule.Body)
 	walkRule(rule, func(e *ast.Expr) bool {
+		there := names.there(slices.DeleteFunc(slices.Clone(rule.Body), func(other *ast.Expr) bool { return other == e }))
 		if e.Negated {
-			l.negatedCall(e, names)
+			l.negatedCall(e, names, there)
 			return true
 		}
-		if !e.Operator().Equal(ast.NotEqual.Ref()) {
+		opposite, ok := opposites[e.Operator().String()]
+		if !ok {
 			return false
 		}
-		for _, asked := range names.inputs(e) {
-			if mayBeMissing(asked) {
-				l.add(e.Location, FindOpenInequality,
-					fmt.Sprintf("where %s is missing, this denial does not hold", asked),
-					"turn it around: `not "+strings.Replace(e.String(), "neq(", "equal(", 1)+"` holds also where the field is missing")
-				break
-			}
+		var asked ast.Ref
+		if e.Operator().Equal(ast.NotEqual.Ref()) {
+			asked = l.missing(e, names, there)
+		} else {
+			asked = missingCounter(e, names)
+		}
+		if asked != nil {
+			turned := *e
+			turned.Terms = append([]*ast.Term{ast.NewTerm(opposite)}, e.Operands()...)
+			l.add(e.Location, FindOpenInequality,
+				fmt.Sprintf("where %s is missing, this denial does not hold", asked),
+				"turn it around: `not "+turned.String()+"` holds also where there is nothing")
 		}
 		return false
 	})
+}
+
+// opposites are the comparisons that hold where those that they stand under do not.
+var opposites = map[string]ast.Ref{
+	"neq": ast.Equal.Ref(), "gt": ast.LessThanEq.Ref(), "gte": ast.LessThan.Ref(), "lt": ast.GreaterThanEq.Ref(), "lte": ast.GreaterThan.Ref(),
 }
 
 // negatedCall finds what a negation does not cover: the compiler reads the arguments
 // of a call, and the steps of a reference, before the negation, so that one of them
 // which is missing leaves the whole condition undefined. A comparison by == or of a
 // plain reference has none of these.
-func (l *linter) negatedCall(e *ast.Expr, names *resolver) {
+func (l *linter) negatedCall(e *ast.Expr, names *resolver, there []ast.Ref) {
 	read := func(term *ast.Term) {
-		for _, asked := range names.inputs(ast.NewExpr(term)) {
-			if mayBeMissing(asked) {
-				l.add(e.Location, FindOpenNegation,
-					fmt.Sprintf("where %s is missing, this denial does not hold: what a negated call or lookup is given is read before the negation", asked),
-					"put the condition into a rule of its own and negate that (`not known`), or read the field with object.get and a default")
-				return
-			}
+		if asked := l.missing(ast.NewExpr(term), names, there); asked != nil {
+			l.add(e.Location, FindOpenNegation,
+				fmt.Sprintf("where %s is missing, this denial does not hold: what a negated call or lookup is given is read before the negation", asked),
+				"put the condition into a rule of its own and negate that (`not known`), or read the field with object.get and a default")
 		}
 	}
 	switch operands := e.Operands(); {
@@ -238,48 +231,4 @@ func isPresence(e *ast.Expr) bool {
 		}
 	}
 	return false
-}
-
-// metadata wants of each rule that denies what a caller is told.
-func (l *linter) metadata(rule *ast.Rule, a *ast.Annotations) {
-	id := ""
-	if a != nil {
-		id, _ = a.Custom["id"].(string)
-	}
-	if id != "" {
-		if other, taken := l.ids[id]; taken {
-			l.add(rule.Location, FindSameID, fmt.Sprintf("the rule's id %s is also that of the one in %s", id, other),
-				"give each rule an id of its own: records, modes and replays go by it")
-		}
-		l.ids[id] = fmt.Sprintf("%s:%d", rule.Location.File, rule.Location.Row)
-	}
-	if !forbids(rule) || rule.Head.Key == nil {
-		return
-	}
-	var missing []string
-	for _, key := range []string{"id", "code", "message", "remediation"} {
-		if a == nil || !filled(a.Custom[key]) {
-			missing = append(missing, "custom."+key)
-		}
-	}
-	if len(missing) > 0 {
-		l.add(rule.Location, FindNoMetadata, "a rule that denies has no "+strings.Join(missing, ", "),
-			"put a METADATA block before it: callers are told the code, the message and the remediation, and records name the id")
-	}
-}
-
-func filled(v any) bool {
-	text, ok := v.(string)
-	return ok && text != ""
-}
-
-// annotationsOf are the annotations of rules.
-func annotationsOf(module *ast.Module) map[*ast.Rule]*ast.Annotations {
-	found := make(map[*ast.Rule]*ast.Annotations)
-	for _, rule := range module.Rules {
-		for _, a := range rule.Annotations {
-			found[rule] = a
-		}
-	}
-	return found
 }

@@ -15,17 +15,22 @@ type resolver struct {
 	module *ast.Module
 	asks   map[string]bool
 	bound  map[ast.Var]ast.Ref
+	copied map[ast.Var]ast.Ref // variables that a body gives a part of anything else
 }
 
-// bind reads the assignments of a body, and what its some and every go over.
-func (r *resolver) bind(body ast.Body) {
-	r.bound = make(map[ast.Var]ast.Ref)
+// bind reads a module's imports, the assignments of a rule, if any, and what its some
+// and every go over.
+func (r *resolver) bind(rule *ast.Rule) {
+	r.bound, r.copied = make(map[ast.Var]ast.Ref), make(map[ast.Var]ast.Ref)
 	for _, imported := range r.module.Imports {
-		if path, ok := imported.Path.Value.(ast.Ref); ok && path.HasPrefix(ast.InputRootRef) {
+		if path, ok := imported.Path.Value.(ast.Ref); ok && !path.HasPrefix(ast.Ref{ast.VarTerm("rego")}) {
 			r.bound[imported.Name()] = path
 		}
 	}
-	ast.WalkExprs(body, func(e *ast.Expr) bool {
+	if rule == nil {
+		return
+	}
+	walkRule(rule, func(e *ast.Expr) bool {
 		if name, domain := elements(e); name != nil {
 			if of := r.resolve(domain); of.HasPrefix(ast.InputRootRef) {
 				r.bound[*name] = of.Append(ast.VarTerm("_"))
@@ -37,12 +42,20 @@ func (r *resolver) bind(body ast.Body) {
 			return false
 		}
 		name, isVar := operands[0].Value.(ast.Var)
-		ref, isRef := operands[1].Value.(ast.Ref)
-		if isVar && isRef {
+		if !isVar {
+			return false
+		}
+		if ref, ok := operands[1].Value.(ast.Ref); ok {
+			r.copied[name] = ref
+		}
+		walkPlain(operands[1], func(ref ast.Ref) { // itself, or what a call makes it of
+			if _, taken := r.bound[name]; taken {
+				return
+			}
 			if of := r.resolve(ref); of.HasPrefix(ast.InputRootRef) {
 				r.bound[name] = of
 			}
-		}
+		})
 		return false
 	})
 }
@@ -98,7 +111,7 @@ func (r *resolver) inputs(e *ast.Expr) (asked []ast.Ref) {
 		ast.WalkTerms(x, func(t *ast.Term) bool {
 			switch value := t.Value.(type) {
 			case ast.Ref:
-				if !value.Equal(operator) || r.asks[pathOf(r.module, value)] {
+				if !value.Equal(operator) || r.asks[pathOf(r.module, r.resolve(value))] {
 					look(value)
 				}
 			case ast.Var:

@@ -23,7 +23,7 @@ const (
 	CodeNothingBefore = "policy_nothing_before"
 )
 
-// sampled is how often the ordinary question is asked at most: an answer is slower
+// sampled is how often a candidate is asked a question at most: an answer is slower
 // the first time, and a busy machine is not the policy's fault.
 const sampled = 3
 
@@ -97,15 +97,23 @@ func (m *Manager) checkTime(ctx context.Context, revision string) error {
 	if err != nil {
 		return err
 	}
+	if _, err = m.ask(ctx, revision, question); err != nil && ctx.Err() == nil {
+		return fault(CodeTooSlow, fmt.Errorf("it gave no answer to an ordinary question in time: %w", err))
+	}
+	return err
+}
+
+// ask asks a candidate, again where it gives no answer.
+func (m *Manager) ask(ctx context.Context, revision string, question []byte) (answer policy.Answer, err error) {
 	for range sampled {
-		if _, err = m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, question, false); err == nil {
-			return nil
+		if answer, err = m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, question, false); err == nil {
+			return answer, nil
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return policy.Answer{}, ctx.Err()
 		}
 	}
-	return fault(CodeTooSlow, fmt.Errorf("it gave no answer to an ordinary question in time: %w", err))
+	return policy.Answer{}, err
 }
 
 // candidateKey is under what a candidate waits for a worker: no tenant's name, so that
@@ -115,9 +123,10 @@ func candidateKey(revision string) string { return "candidate " + revision }
 // checkMustDeny wants a denial of what every policy denies.
 func (m *Manager) checkMustDeny(ctx context.Context, files policy.Files, images map[string]string, revision string) error {
 	report, err := policy.MustDeny(ctx, files, images, m.cfg.Obligations, func(ctx context.Context, input []byte) (policy.Answer, error) {
-		answer, err := m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, input, false)
+		answer, err := m.ask(ctx, revision, input)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			return policy.Answer{}, nil // a denial, as it would be in force
+			// No denial: in force, on a machine that is less busy, it may answer.
+			return policy.Answer{}, fault(CodeTooSlow, fmt.Errorf("it gave no answer in time to a question that every policy denies: %w", err))
 		}
 		return answer, err
 	})

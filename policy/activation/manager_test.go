@@ -144,6 +144,46 @@ func (h *held) Test(ctx context.Context, b policy.Bundle) (policy.TestReport, er
 	return h.Workers.Test(ctx, b)
 }
 
+// late are workers that give no answer in time to a question the first few times.
+type late struct {
+	activation.Workers
+	times int
+	late  func(question string) bool
+	asked map[string]int
+}
+
+func (l *late) Evaluate(ctx context.Context, tenant, revision string, question []byte, full bool) (policy.Answer, error) {
+	if l.asked[string(question)]++; l.late(string(question)) && l.asked[string(question)] <= l.times {
+		return policy.Answer{}, context.DeadlineExceeded
+	}
+	return l.Workers.Evaluate(ctx, tenant, revision, question, full)
+}
+
+// What is not answered in time, as on a busy machine, is not taken for a denial.
+func TestLateAnswersDenyNothing(t *testing.T) {
+	everything := func(string) bool { return true }
+	unknown := func(question string) bool { return strings.Contains(question, "frobnicate") }
+	for name, test := range map[string]struct {
+		c     activation.Candidate
+		times int
+		late  func(string) bool
+		code  string
+	}{
+		"open, and late at first":                  {rego(open), 1, everything, activation.CodeMustDeny},
+		"never in time":                            {saying("x"), 1000, everything, activation.CodeTooSlow},
+		"never in time about what is to be denied": {saying("x"), 1000, unknown, activation.CodeTooSlow},
+		"late at first":                            {saying("x"), 2, everything, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.cfg.Workers = &late{Workers: p.cfg.Workers, times: test.times, late: test.late, asked: map[string]int{}}
+			if _, err := p.start(test.c); codeOf(err) != test.code {
+				t.Errorf("%v: want %q", err, test.code)
+			}
+		})
+	}
+}
+
 func rego(text string) activation.Candidate {
 	return activation.Candidate{Files: policy.Files{"p.rego": []byte(text)}, Source: "the test"}
 }

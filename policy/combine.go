@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/execgate/execgate/execution"
@@ -58,10 +57,10 @@ func (d document) narrowed(by document, honoured []string) document {
 	if by.given.has(givenReuse) && by.reuse != reusePrincipal {
 		d.reuse = reuseNever
 	}
-	d.obligations = either(d.obligations, by.obligations)
-	d.advice = either(d.advice, by.advice)
-	d.warnings = either(d.warnings, by.warnings)
-	d.shadowed = either(d.shadowed, by.shadowed)
+	d.obligations = eitherObligation(d.obligations, by.obligations)
+	d.advice = eitherObligation(d.advice, by.advice)
+	d.warnings = eitherReason(d.warnings, by.warnings)
+	d.shadowed = eitherReason(d.shadowed, by.shadowed)
 	return d
 }
 
@@ -70,18 +69,18 @@ func (d document) narrowed(by document, honoured []string) document {
 func (d *document) narrowEffect(by document) {
 	switch {
 	case d.effect == execution.EffectDeny && by.effect == execution.EffectDeny:
-		d.reasons = either(d.denials(), by.denials())
+		d.reasons = eitherReason(d.denials(), by.denials())
 	case d.effect == execution.EffectDeny:
 	case by.effect == execution.EffectDeny:
 		d.effect, d.reasons = execution.EffectDeny, by.denials()
 	case by.effect == execution.EffectRequireApproval && d.effect == execution.EffectRequireApproval:
 		d.approval = d.approval.narrowed(by.approval)
-		d.reasons = either(d.reasons, by.reasons)
+		d.reasons = eitherReason(d.reasons, by.reasons)
 	case by.effect == execution.EffectRequireApproval:
 		d.effect, d.approval = by.effect, by.approval
-		d.reasons = either(d.reasons, by.reasons)
+		d.reasons = eitherReason(d.reasons, by.reasons)
 	default:
-		d.reasons = either(d.reasons, by.reasons)
+		d.reasons = eitherReason(d.reasons, by.reasons)
 	}
 }
 
@@ -104,22 +103,42 @@ func narrowedSession(a, b *execution.SessionGrant) *execution.SessionGrant {
 }
 
 // both are the elements of a that are in b too.
-func both[T any](a, b []T) []T {
-	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return !contains(b, x) })
+func both[T comparable](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return !slices.Contains(b, x) })
 }
 
-// either are the elements of a, and those of b that are not in a.
-func either[T any](a, b []T) []T {
+// either are the elements of a, and those of b that are not in a. Lists may be long,
+// and are a tenant's: comparing each element with each would take the gateway's
+// process seconds.
+func either[T any, K comparable](a, b []T, key func(T) K) []T {
+	if len(b) == 0 {
+		return a
+	}
+	known := make(map[K]bool, len(a)+len(b))
+	for _, x := range a {
+		known[key(x)] = true
+	}
+	a = slices.Clip(a)
 	for _, x := range b {
-		if !contains(a, x) {
-			a = append(slices.Clip(a), x)
+		if k := key(x); !known[k] {
+			known[k] = true
+			a = append(a, x)
 		}
 	}
 	return a
 }
 
-func contains[T any](list []T, x T) bool {
-	return slices.ContainsFunc(list, func(y T) bool { return reflect.DeepEqual(x, y) })
+func eitherReason(a, b []execution.Reason) []execution.Reason {
+	return either(a, b, func(r execution.Reason) execution.Reason { return r })
+}
+
+func eitherObligation(a, b []execution.Obligation) []execution.Obligation {
+	type same struct {
+		kind string
+		must bool
+		args string
+	}
+	return either(a, b, func(o execution.Obligation) same { return same{o.Type, o.Must, string(o.Args)} })
 }
 
 // with is a copy of m that has the entry too.

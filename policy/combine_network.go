@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -13,7 +14,8 @@ func (n network) narrowed(by network) network {
 	var rules []execution.NetworkRule
 	for _, a := range n.rules {
 		for _, b := range by.rules {
-			if rule, ok := meet(a, b); ok && !contains(rules, rule) {
+			rule, ok := meet(a, b)
+			if ok && !slices.ContainsFunc(rules, func(r execution.NetworkRule) bool { return reflect.DeepEqual(r, rule) }) {
 				rules = append(rules, rule)
 			}
 		}
@@ -106,7 +108,9 @@ func agrees(c, b execution.Credential) bool {
 }
 
 func equalBindings(a, b []execution.Binding) bool {
-	return len(a) == len(b) && len(both(a, b)) == len(a)
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(x execution.Binding) bool {
+		return !slices.ContainsFunc(b, func(y execution.Binding) bool { return reflect.DeepEqual(x, y) })
+	})
 }
 
 // leastGiven is the smaller of two bounds of which zero is none.

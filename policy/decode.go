@@ -35,7 +35,7 @@ func decodeDocument(value ast.Value) (document, error) {
 		case "network":
 			return fields(v, d.network.decode)
 		case "credentials":
-			return list(v, &d.credentials, credentialOf)
+			return listUpTo(maxGrants, v, &d.credentials, credentialOf)
 		case "session":
 			return nullable(v, &d.session, sessionOf)
 		case "reuse":

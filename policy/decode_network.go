@@ -8,7 +8,7 @@ import (
 func (n *network) decode(key string, v ast.Value) error {
 	switch key {
 	case "rules":
-		return list(v, &n.rules, networkRuleOf)
+		return listUpTo(maxGrants, v, &n.rules, networkRuleOf)
 	case "budget":
 		return nullable(v, &n.budget, budgetOf)
 	}

@@ -9,8 +9,11 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// maxElements bounds every list of a decision document.
-const maxElements = 10_000
+// What lists of a decision document may hold.
+const (
+	maxElements = 10_000 // any list
+	maxGrants   = 256    // network.rules and credentials, of which each is held against each
+)
 
 // fieldError is what is wrong with one field, by its path in the document. The
 // path is put together on the way out, so that a valid answer pays nothing.
@@ -75,17 +78,21 @@ func only(name string, decode func(ast.Value) error) func(string, ast.Value) err
 // list decodes an array into out, or a set, which is what a partial rule makes
 // and JSON shows as an array too. The order of a set is the one Rego sorts by.
 func list[T any](v ast.Value, out *[]T, decode func(ast.Value, *T) error) error {
+	return listUpTo(maxElements, v, out, decode)
+}
+
+func listUpTo[T any](most int, v ast.Value, out *[]T, decode func(ast.Value, *T) error) error {
 	var elements []*ast.Term
 	switch v := v.(type) {
 	case *ast.Array:
-		if v.Len() > maxElements {
-			return problem("", fmt.Sprintf("has more than %d elements", maxElements))
+		if v.Len() > most {
+			return problem("", fmt.Sprintf("has more than %d elements", most))
 		}
 		elements = make([]*ast.Term, 0, v.Len())
 		v.Foreach(func(t *ast.Term) { elements = append(elements, t) })
 	case ast.Set:
-		if v.Len() > maxElements {
-			return problem("", fmt.Sprintf("has more than %d elements", maxElements))
+		if v.Len() > most {
+			return problem("", fmt.Sprintf("has more than %d elements", most))
 		}
 		elements = v.Slice()
 	default:

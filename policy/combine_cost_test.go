@@ -1,0 +1,58 @@
+package policy
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// What a tenant's policy answers is put together with the organisation's in the
+// gateway's own process: lists as long as they may be cost milliseconds there. The
+// bound is generous; each of these took many seconds when each element was compared
+// with each.
+func TestLongListsOfATenantCostLittle(t *testing.T) {
+	long := func(element func(i int) string) *ast.Array {
+		list := make([]*ast.Term, maxElements)
+		for i := range list {
+			list[i] = ast.MustParseTerm(element(i))
+		}
+		return ast.NewArray(list...)
+	}
+	rules := long(func(i int) string { return fmt.Sprintf(`{"host": "h%d.test", "ports": [1], "mode": "forward"}`, i) })
+	organisation := decoded(t, wholeDocument)
+	for name, field := range map[string]struct {
+		key   string
+		value ast.Value
+	}{
+		"reasons":     {"reasons", long(func(i int) string { return fmt.Sprintf(`{"code": "c%d"}`, i) })},
+		"obligations": {"obligations", long(func(i int) string { return fmt.Sprintf(`{"type": "t", "must": false, "n": %d}`, i) })},
+		"advice":      {"advice", long(func(i int) string { return fmt.Sprintf(`{"type": "t%d"}`, i) })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			own, err := decodeDocument(ast.NewObject(
+				ast.Item(ast.StringTerm("effect"), ast.StringTerm("allow")),
+				ast.Item(ast.StringTerm(field.key), ast.NewTerm(field.value)),
+			))
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			narrow := organisation.narrowed(own, nil)
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if n := len(narrow.reasons) + len(narrow.obligations) + len(narrow.advice); n < maxElements {
+				t.Errorf("%d are left", n)
+			}
+		})
+	}
+	_, err := decodeDocument(ast.NewObject(
+		ast.Item(ast.StringTerm("effect"), ast.StringTerm("allow")),
+		ast.Item(ast.StringTerm("network"), ast.ObjectTerm(ast.Item(ast.StringTerm("rules"), ast.NewTerm(rules)))),
+	))
+	if err == nil {
+		t.Errorf("%d rules are taken", maxElements)
+	}
+}

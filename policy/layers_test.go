@@ -207,6 +207,18 @@ func TestWorkerThatLies(t *testing.T) {
 		"two keys": {func(policy.Answer) (policy.Answer, error) {
 			return policy.Answer{Document: []byte(`{"effect":"deny","effect":"allow"}`)}, nil
 		}, execution.CodePolicyInvalid},
+		"nesting without end": {func(policy.Answer) (policy.Answer, error) {
+			return policy.Answer{Document: []byte(`{"effect":"allow","advice":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`)}, nil
+		}, execution.CodePolicyInvalid},
+		"a number that is too large": {func(policy.Answer) (policy.Answer, error) {
+			return policy.Answer{Document: []byte(`{"effect":"allow","limits":{"memory_mib":1e999999999}}`)}, nil
+		}, execution.CodePolicyInvalid},
+		"a key in another case": {func(policy.Answer) (policy.Answer, error) {
+			return policy.Answer{Document: []byte(`{"Effect":"allow"}`)}, nil
+		}, execution.CodePolicyInvalid},
+		"two documents": {func(policy.Answer) (policy.Answer, error) {
+			return policy.Answer{Document: []byte(`{"effect":"deny"} {"effect":"allow"}`)}, nil
+		}, execution.CodePolicyInvalid},
 		"an error": {func(policy.Answer) (policy.Answer, error) { return policy.Answer{}, errors.New("it died") }, execution.CodePolicyError},
 		"a deny of no reason, lifted": {func(policy.Answer) (policy.Answer, error) {
 			return policy.Answer{Document: []byte(`{"effect":"deny"}`), Modes: map[string]string{"": "warn"}}, nil
@@ -258,6 +270,49 @@ func TestCeilings(t *testing.T) {
 					continue
 				}
 				wantDenied(t, d, test.codes...)
+			}
+		})
+	}
+}
+
+// What the ceilings take away is not granted, whatever policy says.
+func TestCeilingsOfNetworkAndCredentials(t *testing.T) {
+	granting := allowing(map[string]string{
+		"network": network(forwardRule), "credentials": `[` + databaseLease + `]`, "reuse": `"principal"`,
+	})
+	reached, lent := question(), question()
+	reached.Request.Network = []execution.Destination{{Host: "db.example.com", Port: 5432}}
+	lent.Request.Tools = []string{"reports-db"}
+	for name, test := range map[string]struct {
+		ceiling policy.Ceiling
+		q       execution.Question
+		code    string // empty: allowed
+	}{
+		"no network":                {policy.Ceiling{NoNetwork: true}, reached, "network_not_granted"},
+		"no network, none asked":    {policy.Ceiling{NoNetwork: true}, question(), ""},
+		"network":                   {policy.Ceiling{}, reached, ""},
+		"no tools":                  {policy.Ceiling{Tools: []string{}}, lent, "tool_not_granted"},
+		"other tools":               {policy.Ceiling{Tools: []string{"reports"}}, lent, "tool_not_granted"},
+		"this tool":                 {policy.Ceiling{Tools: []string{"reports-db"}}, lent, ""},
+		"no reuse":                  {policy.Ceiling{NoReuse: true}, question(), ""},
+		"no tools, and none asked":  {policy.Ceiling{Tools: []string{}}, question(), ""},
+		"this tool, and no network": {policy.Ceiling{Tools: []string{"reports-db"}, NoNetwork: true}, lent, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, policy.Config{Deadline: 30 * time.Second}, granting)
+			if err := engine.SetCeilings(policy.Ceilings{Ceiling: test.ceiling}); err != nil {
+				t.Fatal(err)
+			}
+			d := engine.Decide(t.Context(), test.q)
+			if test.code != "" {
+				wantDenied(t, d, test.code)
+				return
+			}
+			if !d.Allowed() {
+				t.Fatalf("denied: %+v", d.Reasons)
+			}
+			if test.ceiling.NoNetwork && len(d.Grant.Network.Rules) > 0 || test.ceiling.NoReuse && d.Grant.Reuse != "" {
+				t.Errorf("granted %+v", d.Grant)
 			}
 		})
 	}

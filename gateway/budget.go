@@ -175,17 +175,35 @@ type window struct {
 
 func (w *window) number(at time.Time) int64 { return at.UnixNano() / int64(w.step) }
 
-// add adds n at a time, which need not be the latest. What is older than the
-// window is dropped.
+// add adds n at a time, which need not be the latest. What was added before the window
+// cannot be taken back any more.
 func (w *window) add(at time.Time, n int64) {
 	number := w.number(at)
-	if number > w.latest {
-		w.forward(number)
-	}
-	if number <= w.latest-int64(len(w.sums)) {
+	switch {
+	case n < 0 && number <= w.latest-int64(len(w.sums)):
 		return
+	case n < 0:
+		number = min(number, w.latest)
+	case number > w.latest:
+		w.forward(number)
+	default:
+		w.back(number)
 	}
 	w.sums[number%int64(len(w.sums))] += n
+}
+
+// back begins the step called number where that is before the window: the clock was
+// ahead and is set back. What was counted counts from now on, as nobody knows since when.
+func (w *window) back(number int64) {
+	if number > w.latest-int64(len(w.sums)) {
+		return
+	}
+	var total int64
+	for i, n := range w.sums {
+		total, w.sums[i] = total+n, 0
+	}
+	w.latest = number
+	w.sums[number%int64(len(w.sums))] = total
 }
 
 // forward begins the step called number: what stands in the places of those that
@@ -200,6 +218,8 @@ func (w *window) forward(number int64) {
 func (w *window) sum(now time.Time) (total int64) {
 	if number := w.number(now); number > w.latest {
 		w.forward(number)
+	} else {
+		w.back(number)
 	}
 	for _, n := range w.sums {
 		total += n

@@ -41,6 +41,28 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// A clock that was ahead and is set back neither forgets what was counted nor keeps from
+// counting, and what it counted while it was ahead ends a window later.
+func TestWindowOfAClockThatIsSetBack(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	w := window{step: time.Second}
+	w.add(now, 1)
+	w.add(now.Add(24*time.Hour), 2) // which ends the first
+	for n := range int64(3) {
+		w.add(now, 1)
+		if got := w.sum(now); got != 3+n {
+			t.Errorf("the sum is %d, want %d", got, 3+n)
+		}
+	}
+	w.add(now.Add(24*time.Hour), -1) // given back
+	if got := w.sum(now); got != 4 {
+		t.Errorf("the sum is %d, want 4", got)
+	}
+	if got := w.sum(now.Add(62 * time.Second)); got != 0 {
+		t.Errorf("the sum is %d after a window", got)
+	}
+}
+
 func TestBudgets(t *testing.T) {
 	b := newBudgets()
 	now := time.Unix(1_800_000_000, 0)

@@ -62,6 +62,9 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 			grant.Credentials = append(grant.Credentials, c)
 		}
 	}
+	if problem := sharedPlace(grant.Credentials); problem != "" {
+		return denied(revision, []execution.Reason{invalid(errors.New(problem)).reason})
+	}
 	if in.wantsSession() {
 		grant.Session = *d.session // enforceQualities refuses where there is none
 	}

@@ -48,3 +48,23 @@ func endsInNumber(name string) bool {
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	return strings.HasPrefix(last, "0x") || last != "" && strings.Trim(last, "0123456789") == ""
 }
+
+// sharedPlace says which two of the credentials that an execution is lent would be put
+// into one variable or file. Their fields make the variables DB_…: those of DB_A could
+// be among those of DB.
+func sharedPlace(lent []execution.Credential) string {
+	for i, a := range lent {
+		for _, b := range lent[:i] {
+			for _, pair := range [][2]execution.Credential{{a, b}, {b, a}} {
+				outer, inner := pair[0], pair[1]
+				switch {
+				case outer.EnvName != "" && strings.HasPrefix(inner.EnvName+"_", outer.EnvName+"_"):
+					return fmt.Sprintf("the variables of the credentials of the tools %q and %q begin with %q", outer.Tool, inner.Tool, outer.EnvName)
+				case outer.FilePath != "" && strings.HasPrefix(inner.FilePath+"/", outer.FilePath+"/"):
+					return fmt.Sprintf("the credentials of the tools %q and %q are both in the file %q", outer.Tool, inner.Tool, outer.FilePath)
+				}
+			}
+		}
+	}
+	return ""
+}

@@ -118,3 +118,44 @@ func TestNetworkAndCredentialsThatMakeNoSense(t *testing.T) {
 		})
 	}
 }
+
+// Of two credentials in one place the program would have one, and nobody could say which.
+func TestCredentialsInOnePlace(t *testing.T) {
+	file := func(tool, path string) string {
+		return strings.NewReplacer(`reports-db`, tool, `"inject": "env", "env_name": "DB"`, `"inject": "file", "file_path": "`+path+`"`).Replace(databaseLease)
+	}
+	variable := func(tool, name string) string {
+		return strings.NewReplacer(`reports-db`, tool, `"DB"`, `"`+name+`"`).Replace(databaseLease)
+	}
+	for name, test := range map[string]struct {
+		one, other string
+		tools      []string
+		says       string // empty: allowed
+	}{
+		"one variable":                 {variable("a", "DB"), variable("b", "DB"), []string{"a", "b"}, `"DB"`},
+		"one variable, of one tool":    {variable("a", "DB"), variable("a", "DB"), []string{"a"}, `"DB"`},
+		"one variable, one asked for":  {variable("a", "DB"), variable("b", "DB"), []string{"b"}, ""},
+		"two variables":                {variable("a", "DB"), variable("b", "DB2"), []string{"a", "b"}, ""},
+		"one file":                     {file("a", "/tmp/key"), file("b", "/tmp/key"), []string{"a", "b"}, `"/tmp/key"`},
+		"a file below a file":          {file("a", "/tmp/key/b"), file("b", "/tmp/key"), []string{"a", "b"}, `"/tmp/key"`},
+		"two files":                    {file("a", "/tmp/key"), file("b", "/tmp/keys"), []string{"a", "b"}, ""},
+		"a file and a variable":        {file("a", "/tmp/key"), variable("b", "DB"), []string{"a", "b"}, ""},
+		"a variable that begins alike": {variable("a", "DB"), variable("b", "DB_A"), []string{"a", "b"}, `"DB"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := question()
+			q.Request.Tools = test.tools
+			d := decide(t, allowing(map[string]string{"credentials": `[` + test.one + `, ` + test.other + `]`}), q)
+			if test.says == "" {
+				if !d.Allowed() {
+					t.Errorf("denied: %+v", d.Reasons)
+				}
+				return
+			}
+			wantDenied(t, d, execution.CodePolicyInvalid)
+			if !strings.Contains(d.Reasons[0].Message, test.says) {
+				t.Errorf("the message is %q: want it to name %s", d.Reasons[0].Message, test.says)
+			}
+		})
+	}
+}

@@ -207,8 +207,15 @@ func (e *Engine) evaluateTenant(ctx context.Context, in *input, revision string,
 	if answer.Failure != nil {
 		return document{}, &failure{reason: *answer.Failure, err: errors.New(answer.Cause)}
 	}
+	if len(answer.Document) > maxTenantBytes {
+		return document{}, invalid(fmt.Errorf("it is larger than %d KiB", maxTenantBytes>>10))
+	}
 	return decodeAnswer(answer)
 }
+
+// maxTenantBytes bounds what a tenant's policy answers. It is decoded in the gateway's
+// process, where each byte may become a hundred: "[]," is a list of its own.
+const maxTenantBytes = 256 << 10
 
 // decodeAnswer holds what a worker wrote to the same form as an answer of the
 // policy in this process: a worker has evaluated what a tenant wrote, and may be

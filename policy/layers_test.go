@@ -216,6 +216,9 @@ func TestWorkerThatLies(t *testing.T) {
 		"a key in another case": {func(policy.Answer) (policy.Answer, error) {
 			return policy.Answer{Document: []byte(`{"Effect":"allow"}`)}, nil
 		}, execution.CodePolicyInvalid},
+		"more than a decision takes": {func(policy.Answer) (policy.Answer, error) {
+			return policy.Answer{Document: []byte(`{"effect":"allow","advice":[{"type":"a","list":[` + strings.Repeat("[],", 100_000) + `[]]}]}`)}, nil
+		}, execution.CodePolicyInvalid},
 		"two documents": {func(policy.Answer) (policy.Answer, error) {
 			return policy.Answer{Document: []byte(`{"effect":"deny"} {"effect":"allow"}`)}, nil
 		}, execution.CodePolicyInvalid},

@@ -1,10 +1,11 @@
 // Package wire is what the gateway and the agent inside a sandbox say to each
 // other, over the one stream that reaches the sandbox.
 //
-// The stream carries a yamux session. The gateway is its client and the only
-// side that opens streams; the first byte of each names its Kind. One control
-// stream carries Frames; stdin, stdout and stderr are streams of raw bytes, so
-// that a slow reader of one holds back only that one.
+// The stream carries a yamux session. The gateway is its client and opens the
+// streams; the first byte of each names its Kind. One control stream carries
+// Frames; stdin, stdout and stderr are streams of raw bytes, so that a slow
+// reader of one holds back only that one. The agent opens streams of one kind,
+// and only while the gateway lets it: outbound connections, by name.
 //
 // On the control stream, in this order:
 //

@@ -10,12 +10,14 @@ import (
 // (github.com/hashicorp/yamux/blob/master/spec.md) and ends the stream at the
 // first that has no place here. yamux would serve them: a goroutine for each
 // ping, which a sandbox that reads nothing keeps alive, and a window for each
-// stream that is opened, though only the gateway opens streams.
+// stream that is opened, though a sandbox opens none but those that admission
+// lets it.
 type guard struct {
 	io.ReadWriteCloser
-	header [muxHeaderSize]byte
-	have   int    // bytes of header read so far
-	skip   uint32 // bytes of payload still to come
+	admission *admission
+	header    [muxHeaderSize]byte
+	have      int    // bytes of header read so far
+	skip      uint32 // bytes of payload still to come
 }
 
 // The header of yamux: version, type, flags as 16 bits, stream and length as
@@ -56,11 +58,14 @@ func (g *guard) look(p []byte) error {
 		g.have = 0
 		version, typ := g.header[0], g.header[1]
 		flags, length := binary.BigEndian.Uint16(g.header[2:]), binary.BigEndian.Uint32(g.header[8:])
+		if version == muxVersion && flags&muxSYN != 0 {
+			if err := g.admission.open(typ, binary.BigEndian.Uint32(g.header[4:])); err != nil {
+				return err
+			}
+		}
 		switch {
 		case version != muxVersion:
 			return fmt.Errorf("session of version %d", version)
-		case flags&muxSYN != 0:
-			return fmt.Errorf("the sandbox opens a stream")
 		case typ == muxData:
 			g.skip = length
 		case typ != muxWindowUpdate && typ != muxGoAway:

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of this protocol. Both sides are built together, so a
 // difference means a wrong agent binary and refuses the sandbox.
-const Version = 3
+const Version = 4
 
 // Paths inside every sandbox.
 const (
@@ -124,6 +124,24 @@ type Start struct {
 	ResultBytes int64 `json:"result_bytes"`
 	FilesBytes  int64 `json:"files_bytes"`
 	FilesCount  int64 `json:"files_count"`
+	// Network is what the program may reach; nil: nothing.
+	Network *Network `json:"network,omitempty"`
+	// Secrets are files for the program alone, which are gone when it has ended.
+	Secrets []SecretFile `json:"secrets,omitempty"`
+}
+
+// Network is how the agent takes connections from a program. Which names are
+// granted is not said: that is decided outside, of each connection.
+type Network struct {
+	Ports []uint16 `json:"ports"` // those that any name may be reached at
+	// Connections are the most at once.
+	Connections int `json:"connections"`
+}
+
+// SecretFile is a file with a secret.
+type SecretFile struct {
+	Path    string `json:"path"` // below /tmp or Workspace
+	Content string `json:"content"`
 }
 
 // Driver is the document that most languages' drivers read from descriptor 3.

@@ -18,6 +18,9 @@ const (
 	KindStdin   Kind = 2
 	KindStdout  Kind = 3
 	KindStderr  Kind = 4
+	// KindOutbound is the one that the agent opens: a connection that the program
+	// has made, see Outbound and Conn.
+	KindOutbound Kind = 5
 )
 
 // writeTimeout ends a session whose other side reads nothing at all. It is not
@@ -26,30 +29,33 @@ const writeTimeout = 30 * time.Second
 
 // Session is one side of the stream between the gateway and a sandbox.
 type Session struct {
-	mux   *yamux.Session
-	burst *burst
+	mux       *yamux.Session
+	burst     *burst
+	admission *admission // of the gateway's side
 }
 
 // Dial starts the gateway's side over conn and owns conn from then on. The
-// other side may do nothing but answer on the streams that this one opens.
+// other side may do nothing but answer on the streams that this one opens, until
+// LetOutbound lets it open some too.
 func Dial(conn io.ReadWriteCloser) (*Session, error) {
 	b := newBurst(conn)
-	mux, err := yamux.Client(&guard{ReadWriteCloser: b}, config())
-	return wrap(mux, b, err)
+	admission := &admission{}
+	mux, err := yamux.Client(&guard{ReadWriteCloser: b, admission: admission}, config())
+	return wrap(mux, b, admission, err)
 }
 
 // Serve starts the agent's side over conn and owns conn from then on.
 func Serve(conn io.ReadWriteCloser) (*Session, error) {
 	b := newBurst(conn)
 	mux, err := yamux.Server(b, config())
-	return wrap(mux, b, err)
+	return wrap(mux, b, &admission{}, err)
 }
 
-func wrap(mux *yamux.Session, b *burst, err error) (*Session, error) {
+func wrap(mux *yamux.Session, b *burst, admission *admission, err error) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start session: %w", err)
 	}
-	return &Session{mux, b}, nil
+	return &Session{mux, b, admission}, nil
 }
 
 func config() *yamux.Config {
@@ -59,7 +65,7 @@ func config() *yamux.Config {
 	c.EnableKeepAlive = false
 	c.StreamOpenTimeout = 0
 	c.ConnectionWriteTimeout = writeTimeout
-	c.AcceptBacklog = 16
+	c.AcceptBacklog = acceptBacklog
 	c.LogOutput = io.Discard
 	return c
 }

@@ -39,6 +39,8 @@ func TestFramesAreGolden(t *testing.T) {
 				Process:     wire.Process{Argv: []string{"/usr/bin/python3"}, Env: []string{"MODE=test"}, PIDs: 50, Stays: true},
 				Job:         &job,
 				ResultBytes: 1024, FilesBytes: 2048, FilesCount: 3,
+				Network: &wire.Network{Ports: []uint16{443, 5432}, Connections: 16},
+				Secrets: []wire.SecretFile{{Path: "/tmp/db.json", Content: "{}\n"}},
 			})
 		},
 		"started": func(w io.Writer) error { return wire.Write(w, wire.FrameStarted, nil) },

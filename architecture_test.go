@@ -38,7 +38,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sync"}},
 	"images":            {outside: []string{"go.yaml.in/yaml/v3"}},
 	"executor":          {inside: []string{"executor/wire"}, outside: []string{"github.com/docker", "github.com/containerd/errdefs", "golang.org/x/sys/unix"}},
-	"executor/agent":    {inside: []string{"executor/wire"}, outside: []string{"golang.org/x/sys/unix"}},
+	"executor/agent":    {inside: []string{"executor/wire"}, outside: []string{"golang.org/x/net/dns/dnsmessage", "golang.org/x/sys/unix"}},
 	"executor/wire":     {outside: []string{"github.com/hashicorp/yamux"}},
 
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},

@@ -82,6 +82,8 @@ type agent struct {
 	unfit  error    // why a file of the next program could not be laid
 	parked *process // waits for its job, or, of a session, for its next one
 	zygote *zygote  // forks for each job
+
+	addresses addresses // that names are given
 }
 
 // serve speaks with the gateway until the gateway ends the session.
@@ -235,6 +237,12 @@ func (a *agent) round(frame wire.Frame) error {
 		stop := r.takeSignals()
 		exited = r.wait()
 		stop()
+	}
+	// Before anybody is told of the end, or reads what is left.
+	if err := r.withdraw(); err != nil {
+		return err
+	}
+	if unfit == nil {
 		if err := as(r.uid, func() error { return r.collect(&exited) }); err != nil {
 			return err
 		}

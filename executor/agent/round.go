@@ -21,6 +21,8 @@ type round struct {
 	uid     int // its own user; 0: the agent's
 
 	process        *process
+	network        *network  // what it may connect to; nil: nothing
+	secrets        []*secret // files that only it may have
 	watch          *watch
 	stdout, stderr *pump
 	out            fileTimes // of a session: what earlier programs left in the folder for artifacts
@@ -35,6 +37,11 @@ func (r *round) begin() (err error) {
 	a := r.agent
 	if err := as(r.uid, r.prepare); err != nil {
 		return err
+	}
+	if r.start.Network != nil {
+		if r.network, err = a.connect(r.start.Round, *r.start.Network); err != nil {
+			return err
+		}
 	}
 	switch {
 	case a.zygote != nil:
@@ -62,6 +69,9 @@ func (r *round) prepare() error {
 	if err := os.MkdirAll(filepath.Join(wire.Workspace, outFolder), 0o755); err != nil {
 		return fmt.Errorf("make the folder for artifacts: %w", err)
 	}
+	if err := r.laySecrets(); err != nil {
+		return err
+	}
 	if r.start.Keep != wire.KeepSession {
 		return nil
 	}
@@ -72,6 +82,14 @@ func (r *round) prepare() error {
 	}
 	r.out = artifactTimes()
 	return nil
+}
+
+// withdraw takes from a program that has ended what it alone was given.
+func (r *round) withdraw() error {
+	if r.network != nil {
+		r.network.close()
+	}
+	return as(r.uid, r.removeSecrets)
 }
 
 // takenTimeout bounds the wait for a driver to take its job, after which the

@@ -38,7 +38,10 @@ type Config struct {
 	// Reserved are the slots by tenant that only it may use: what it runs is kept
 	// from noticing the others (priority.go).
 	Reserved map[string]int
-	Logger   *slog.Logger
+	// Egress carries what programs send out. Nil: nothing is carried, and what is
+	// granted a network is refused.
+	Egress Egress
+	Logger *slog.Logger
 }
 
 // Warm says which sandboxes are kept parked: up, verified, their interpreter

@@ -17,6 +17,8 @@ type conversation struct {
 	job    execution.Job
 	output *output
 	feed   *feed
+	// carrying is what the program sends out; nil where it has no network.
+	carrying *carrying
 
 	began time.Time // when the job was sent
 	phase phase
@@ -56,6 +58,9 @@ func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job,
 		inbox.close()
 		return execution.Result{Session: execution.SessionEnded}, err
 	}
+	if start.Network != nil {
+		c.carrying = e.beginCarrying(sb, job, *start.Network)
+	}
 	streams := sb.streams
 	sb.streams = nil
 	sent := make(chan struct{})
@@ -74,6 +79,9 @@ func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job,
 		sb.session.Close()
 	}
 	inbox.close()
+	if c.carrying != nil && !e.endCarrying(sb, c.carrying) {
+		state = execution.SessionEnded
+	}
 	if !within(drainTimeout, sent) { // the next program's files and start come after this one's
 		sb.session.Close()
 		state = execution.SessionEnded

@@ -93,14 +93,15 @@ func (e *Executor) Ready(ctx context.Context) error {
 // effects, if it was started, are unknown. Errors are of KindUnavailable where
 // the same job may succeed later. When ctx is cancelled the sandbox is killed
 // and the outcome is cancelled; in a session the program is interrupted first.
-// Job.ID is unique among those under way. Execute may be called by many at once,
+// When Execute returns, every call of Config.Egress for the job has returned, or
+// was waited for in vain. Job.ID is unique among those under way. Execute may be called by many at once,
 // though a session takes one job at a time (session.go has its errors).
 func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execution.Result, err error) {
 	if !e.underWay.begin() {
 		return execution.Result{}, unavailable(errors.New("the gateway is stopping"))
 	}
 	defer e.underWay.end()
-	if err := checkGrant(job.Grant); err != nil {
+	if err := errors.Join(checkGrant(job.Grant), e.checkNetwork(job.Grant), checkExposed(job.Exposed)); err != nil {
 		return execution.Result{}, fmt.Errorf("grant cannot be carried out: %w", err)
 	}
 	e.busy.Add(1)

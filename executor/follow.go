@@ -43,6 +43,7 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 	clock := time.NewTimer(c.e.cfg.StartTimeout)
 	defer clock.Stop()
 	defer c.output.wait(drainTimeout, ctx.Done())
+	defer c.cut()
 	cancelled, unheard, exceeded := ctx.Done(), c.feed.failed, c.output.exceeded
 	for {
 		select {
@@ -142,6 +143,7 @@ func (c *conversation) signal(n unix.Signal) {
 // strike kills the program through the agent, which then still tells how it
 // ended, and sees to it that what was used is known if the agent does not.
 func (c *conversation) strike(clock *time.Timer) {
+	c.cut()
 	c.signal(unix.SIGKILL)
 	c.measure()
 	if c.sb.keep == wire.KeepSession {
@@ -153,11 +155,19 @@ func (c *conversation) strike(clock *time.Timer) {
 
 // kill ends the sandbox through the engine. The stream then ends by itself.
 func (c *conversation) kill(clock *time.Timer) {
+	c.cut()
 	c.measure()
 	c.enter(dead, clock, drainTimeout)
 	c.e.later(func(ctx context.Context) {
 		c.sb.cli.ContainerKill(ctx, c.sb.id, "SIGKILL") // discard removes what this cannot end
 	})
+}
+
+// cut ends what the program sends out, and lets it send no more.
+func (c *conversation) cut() {
+	if c.carrying != nil {
+		c.carrying.cancel()
+	}
 }
 
 // take keeps what a frame brings and reports whether it was the last.

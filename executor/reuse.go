@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +33,9 @@ type reuseKey struct {
 	shape                    shape
 	memory, cpu, shares      int64
 	optional                 string
+	// network and credentials are compared as JSON: what is equal is so in the same
+	// order, since a policy says it in one.
+	network, credentials string
 }
 
 // reused are the sandboxes that run one owner's jobs, one after another, each as
@@ -84,11 +88,14 @@ func (r *reused) discard(old func(*cleaning) bool) {
 // keyOf is what a sandbox must have been made with to serve the job.
 func (r *reused) keyOf(job execution.Job, image imageState) reuseKey {
 	l := job.Grant.Limits
+	network, _ := json.Marshal(job.Grant.Network) // of nothing that cannot be marshalled
+	credentials, _ := json.Marshal(job.Grant.Credentials)
 	return reuseKey{
 		owner: job.Owner, image: image.facts.ID, runtime: job.Grant.Runtime, language: job.Language,
 		preload: strings.Join(r.e.pool.preload(job, image), " "),
 		shape:   shapeOf(l), memory: l.MemoryMiB, cpu: l.CPUMillis, shares: l.CPUShares,
 		optional: strings.Join(slices.Sorted(slices.Values(job.Grant.OptionalControls)), " "),
+		network:  string(network), credentials: string(credentials),
 	}
 }
 

@@ -48,6 +48,8 @@ type sandbox struct {
 	forks  bool      // its driver forks for each job
 	round  uint32    // programs that it was given
 
+	outbound *outbound // nil until a program has a network
+
 	// Of one that is reused.
 	reuse  reuseKey
 	made   time.Time

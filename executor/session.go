@@ -41,7 +41,7 @@ func (e *Executor) OpenSession(ctx context.Context, s execution.Session) error {
 		return unavailable(errors.New("the gateway is stopping"))
 	}
 	defer e.underWay.end()
-	if err := checkGrant(s.Grant); err != nil {
+	if err := errors.Join(checkGrant(s.Grant), e.checkNetwork(s.Grant)); err != nil {
 		return fmt.Errorf("grant cannot be carried out: %w", err)
 	}
 	engine, err := e.engines.get(ctx)

@@ -18,11 +18,21 @@ func (c *conversation) start(image imageState) (wire.Start, error) {
 	sb.round++
 	own := map[string]string{}
 	maps.Copy(own, job.Env)
+	variables, secrets, err := exposed(job.Exposed)
+	if err != nil {
+		return wire.Start{}, err
+	}
+	maps.Copy(own, variables)
+	network, err := networkOf(job.Grant.Network)
+	if err != nil {
+		return wire.Start{}, err
+	}
 	own["EXECGATE_EXECUTION"], own["EXECGATE_RESULT"] = job.ID, wire.ResultPath
 
 	start := wire.Start{
 		Round: sb.round, Keep: sb.keep, Process: wire.Process{Argv: job.Command, PIDs: sb.spec.Grant.Limits.PIDs},
 		ResultBytes: l.ResultKiB << 10, FilesBytes: l.FilesMiB << 20, FilesCount: l.FilesCount,
+		Network: network, Secrets: secrets,
 	}
 	if job.Language != "" {
 		language := image.Languages[job.Language]

@@ -267,6 +267,10 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 		if err != nil {
 			return execution.Result{}, leases, err
 		}
+		if s.secrets != nil {
+			s.secrets.Add(job.ID, scrubber.set)
+			defer s.secrets.Remove(job.ID)
+		}
 		job.Events = scrubber.events()
 		defer func() { result, err = s.scrubbed(scrubber, result, err) }()
 	}

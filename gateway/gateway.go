@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/scrub"
 )
 
 // Authenticator proves who presents a credential.
@@ -39,6 +40,14 @@ type Lender interface {
 	// failed or never returned. It may be called again, and returns the leases
 	// as they are then.
 	Revoke(ctx context.Context, executionID string) ([]execution.Lease, error)
+}
+
+// Secrets is told of the values that programs have, so that what the process says of
+// itself holds none of them.
+type Secrets interface {
+	Add(executionID string, values *scrub.Set)
+	// Remove is called once the values are taken back.
+	Remove(executionID string)
 }
 
 // Executor runs one job in one sandbox.

@@ -19,9 +19,11 @@ const (
 
 // ServiceConfig is what a Service is made of.
 type ServiceConfig struct {
-	Images   Images
-	Decider  Decider
-	Lender   Lender
+	Images  Images
+	Decider Decider
+	Lender  Lender
+	// Secrets is told of what is lent; nil: nobody is.
+	Secrets  Secrets
 	Executor Executor
 	Recorder Recorder
 	// Inputs keeps what policy was asked; nil: nobody does.
@@ -65,6 +67,7 @@ type Service struct {
 	images     Images
 	decider    Decider
 	lender     Lender
+	secrets    Secrets
 	executor   Executor
 	records    *records
 	executions Executions
@@ -127,7 +130,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 	}
 	return &Service{
 		budgets: newBudgets(),
-		images:  config.Images, decider: config.Decider, lender: config.Lender, executor: config.Executor,
+		images:  config.Images, decider: config.Decider, lender: config.Lender, secrets: config.Secrets, executor: config.Executor,
 		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),

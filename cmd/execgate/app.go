@@ -41,6 +41,8 @@ type appOptions struct {
 	// devCredentials is the path of a file with credentials, in the place of a Vault;
 	// empty: there is none.
 	devCredentials string
+	// secrets keeps values out of the log; nil: there is none to keep them out of.
+	secrets *liveSecrets
 }
 
 // newApp wires the parts. The caller must call run, or close.
@@ -123,6 +125,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook, Tools: tools,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
+	}
+	if options.secrets != nil {
+		config.Secrets = options.secrets
 	}
 	if a.inputs != nil {
 		config.Decider, config.Inputs = a.policy, a.inputs

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -73,6 +75,10 @@ func TestPasswordOfOneExecution(t *testing.T) {
 	if !slices.Equal(story, want) {
 		t.Errorf("the log tells %v, want %v", story, want)
 	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", l.process.Process.Pid))
+	if err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("the gateway may leave a core with what it lent: %v %s", err, limits)
+	}
 	if code := l.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -98,6 +104,39 @@ func (l *lending) wantNowhere(t *testing.T, value string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A tool that is called has its own lease, from the call to its answer.
+func TestToolWithALease(t *testing.T) {
+	t.Parallel()
+	l := startLending(t, "", vaulttest.Options{})
+	r := l.request(http.MethodPost, "/v1/tools/read-reports/calls", `{"arguments": {"table": "reports"}}`)
+	var answer struct {
+		ID         string
+		Structured struct {
+			Answer   int
+			Password string
+		}
+	}
+	if err := json.Unmarshal(r.body, &answer); err != nil || r.status != http.StatusOK || answer.Structured.Answer != 42 || answer.Structured.Password != "[redacted]" {
+		t.Fatalf("%d %s: %v", r.status, r.body, err)
+	}
+	if left := l.users(t); len(left) != 0 || l.tokens(t) != 0 {
+		t.Errorf("users left: %q", left)
+	}
+	var story []execution.RecordType
+	for _, r := range l.records() {
+		if r.Execution == answer.ID {
+			story = append(story, r.Type)
+		}
+	}
+	want := []execution.RecordType{
+		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
+		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
+	}
+	if !slices.Equal(story, want) {
+		t.Errorf("the log tells %v, want %v", story, want)
 	}
 }
 

@@ -107,11 +107,28 @@ func (l *lending) settings(t *testing.T, address string) map[string]string {
 	return settings
 }
 
-// config is a configuration file with the tool.
+// config is a configuration file with two tools: one that code may use, and one that
+// is called.
 func (l *lending) config(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "execgate.yaml")
+	to := fmt.Sprintf("%s:%d", databaseHost, l.postgres.Port)
 	write(t, path, `tools:
+  - name: read-reports
+    description: Counts the reports.
+    kind: container
+    arguments: {type: object, properties: {table: {enum: [reports]}}, required: [table], additionalProperties: false}
+    image: psql
+    command: [/bin/sh, -c, 'export LD_LIBRARY_PATH=/opt/psql/lib PGUSER=$DB_USERNAME PGPASSWORD=$DB_PASSWORD; answer=$(/opt/psql/psql -AtX "host=`+
+		databaseHost+fmt.Sprintf(" port=%d", l.postgres.Port)+` dbname=postgres sslmode=require" -c "SELECT answer FROM reports") && printf "{\"answer\": %s, \"password\": \"%s\"}" "$answer" "$PGPASSWORD"']
+    network: ["`+to+`"]
+    credential:
+      engine: database
+      mount: database
+      role: reader
+      vault_policies: [reports-db]
+      inject: env
+      env_name: DB
   - name: reports-db
     description: The database of reports, to read.
     kind: egress
@@ -145,7 +162,7 @@ func (l *lending) policy(t *testing.T) string {
 	}
 	tenant := data["tenants"].(map[string]any)["default"].(map[string]any)
 	tenant["images"] = []string{"python", "node", "psql"}
-	tenant["tools"] = []string{"reports-db"}
+	tenant["tools"] = []string{"reports-db", "read-reports"}
 	tenant["network"] = map[string]any{
 		"rules":  []any{map[string]any{"host": databaseHost, "ports": []int{l.postgres.Port}, "mode": "forward", "private": true}},
 		"budget": map[string]any{"requests": 100, "bytes": 1 << 20, "requests_per_s": 50, "connections": 8},

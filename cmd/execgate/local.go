@@ -27,7 +27,8 @@ func (operator) Authenticate(context.Context, execution.Secret) (execution.Princ
 // it, and stops it in order.
 func withLocalGateway(ctx context.Context, cfg Config, stderr io.Writer, use func(*client) error) error {
 	cfg.Executor = cfg.Executor.cold() // there is one execution, and it starts now
-	a, err := newApp(ctx, cfg, newLogger(cfg.Log, stderr), appOptions{authenticator: operator{}})
+	secrets := &liveSecrets{to: stderr}
+	a, err := newApp(ctx, cfg, newLogger(cfg.Log, secrets), appOptions{authenticator: operator{}, secrets: secrets})
 	if err != nil {
 		return err
 	}

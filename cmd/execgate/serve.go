@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // settings are the flags of the commands that run a gateway.
@@ -67,7 +68,8 @@ STATE/admin.key.`,
 			if devCredentials != "" && !dev {
 				return usage("--dev-credentials is for trying things out: it needs --dev")
 			}
-			return serve(cmd.Context(), cfg, devCredentials, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			secrets := &liveSecrets{to: cmd.ErrOrStderr()}
+			return serve(cmd.Context(), cfg, appOptions{devCredentials: devCredentials, secrets: secrets}, newLogger(cfg.Log, secrets))
 		},
 	}
 	s.register(cmd)
@@ -79,11 +81,15 @@ STATE/admin.key.`,
 
 // serve runs a gateway until ctx ends. The address is taken last, so that a
 // second gateway on one state folder is told about the folder.
-func serve(ctx context.Context, cfg Config, devCredentials string, logger *slog.Logger) error {
+func serve(ctx context.Context, cfg Config, options appOptions, logger *slog.Logger) error {
 	for _, name := range strangers(os.Environ()) {
 		logger.Warn("this variable is not a setting", "variable", name)
 	}
-	a, err := newApp(ctx, cfg, logger, appOptions{devCredentials: devCredentials})
+	// What is lent is in this process's memory, and so would be in a core of it.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("keep the process from leaving a core: %w", err)
+	}
+	a, err := newApp(ctx, cfg, logger, options)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (v *Vault) read(ctx context.Context, t *token, l *lease) (reading, error) {
 	now := time.Now()
 	var answer *api.Secret
 	var err error
-	if l.mount.Engine == EnginePKI {
+	if l.mount.Engine == execution.EnginePKI {
 		answer, err = client.WriteWithContext(ctx, l.path, l.certificate(now, t.expires))
 	} else {
 		answer, err = client.ReadWithContext(ctx, l.path)
@@ -80,19 +80,19 @@ func readingOf(engine string, answer *api.Secret, now time.Time) (reading, error
 	}
 	data := answer.Data
 	switch engine {
-	case EngineKV2:
+	case execution.EngineKV2:
 		inner, ok := data["data"].(map[string]any)
 		if !ok || len(inner) == 0 {
 			return reading{}, errors.New("its newest version is deleted or empty")
 		}
 		data = inner
-	case EnginePKI:
+	case execution.EnginePKI:
 		if number, ok := data["expiration"].(json.Number); ok {
 			if seconds, err := number.Int64(); err == nil {
 				got.expires = time.Unix(seconds, 0)
 			}
 		}
-	case EngineOther:
+	case execution.EngineOther:
 		if answer.LeaseID == "" {
 			return reading{}, errors.New("it has no lease, which its engine is configured to give")
 		}

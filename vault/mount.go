@@ -9,22 +9,12 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// The engines.
-const (
-	EngineKV       = "kv"  // version 1
-	EngineKV2      = "kv2" // version 2
-	EngineDatabase = "database"
-	EnginePKI      = "pki"
-	EngineAWS      = "aws"
-	EngineOther    = "other" // any path that answers with a lease
-)
-
 // forms are what follows the mount in the paths of the engines whose credentials
 // are a role's; the first is meant where a credential names none.
 var forms = map[string][]string{
-	EngineDatabase: {"creds", "static-creds"},
-	EnginePKI:      {"issue"},
-	EngineAWS:      {"creds", "sts"},
+	execution.EngineDatabase: {"creds", "static-creds"},
+	execution.EnginePKI:      {"issue"},
+	execution.EngineAWS:      {"creds", "sts"},
 }
 
 // reserved are the first parts of paths that are Vault's own.
@@ -55,9 +45,9 @@ func (m Mounts) valid() error {
 			return fmt.Errorf("the mount %q: %w", mount.Path, err)
 		case slices.Contains(reserved, parts[0]):
 			return fmt.Errorf("the mount %q is Vault's own", mount.Path)
-		case !slices.Contains([]string{EngineKV, EngineKV2, EngineDatabase, EnginePKI, EngineAWS, EngineOther}, mount.Engine):
+		case !slices.Contains(execution.Engines, mount.Engine):
 			return fmt.Errorf("the mount %q has no engine of kv, kv2, database, pki, aws, other", mount.Path)
-		case mount.CommonName != "" && mount.Engine != EnginePKI:
+		case mount.CommonName != "" && mount.Engine != execution.EnginePKI:
 			return fmt.Errorf("the mount %q makes no certificates and has a common name", mount.Path)
 		case seen[mount.Path]:
 			return fmt.Errorf("the mount %q is there twice", mount.Path)
@@ -148,7 +138,7 @@ func (m Mounts) path(c execution.Credential) (Mount, string, error) {
 	if c.Role != "" {
 		parts = append(parts, c.Role)
 	}
-	isKV := mount.Engine == EngineKV || mount.Engine == EngineKV2
+	isKV := mount.Engine == execution.EngineKV || mount.Engine == execution.EngineKV2
 	form := forms[mount.Engine]
 	switch {
 	case strings.Contains(c.Role, "/"):
@@ -163,7 +153,7 @@ func (m Mounts) path(c execution.Credential) (Mount, string, error) {
 	if form != nil && (len(parts) != 2 || !slices.Contains(form, parts[0])) {
 		return Mount{}, "", fmt.Errorf("its path in the engine %s is not %s and a role", mount.Engine, strings.Join(form, " or "))
 	}
-	if mount.Engine == EngineKV2 {
+	if mount.Engine == execution.EngineKV2 {
 		parts = append([]string{"data"}, parts...)
 	}
 	return mount, mount.Path + "/" + strings.Join(parts, "/"), nil

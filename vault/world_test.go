@@ -39,9 +39,9 @@ type server interface {
 }
 
 var mounts = vault.Mounts{
-	{Path: "kv1", Engine: vault.EngineKV}, {Path: "secret", Engine: vault.EngineKV2},
-	{Path: "database", Engine: vault.EngineDatabase}, {Path: "short", Engine: vault.EngineDatabase}, {Path: "aws", Engine: vault.EngineAWS},
-	{Path: "pki", Engine: vault.EnginePKI, CommonName: "{execution}.agents.example"}, {Path: "misc", Engine: vault.EngineOther},
+	{Path: "kv1", Engine: execution.EngineKV}, {Path: "secret", Engine: execution.EngineKV2},
+	{Path: "database", Engine: execution.EngineDatabase}, {Path: "short", Engine: execution.EngineDatabase}, {Path: "aws", Engine: execution.EngineAWS},
+	{Path: "pki", Engine: execution.EnginePKI, CommonName: "{execution}.agents.example"}, {Path: "misc", Engine: execution.EngineOther},
 }
 
 // world is what a lender has around it.

@@ -77,7 +77,7 @@ func newLenderWorld(t testing.TB) *lenderWorld {
 	})
 	w.config = vault.Config{
 		Address: w.server.Addr(), Auth: vault.Auth{Method: vault.AuthTokenFile, File: key}, TokenRole: "execgate",
-		Mounts: vault.Mounts{{Path: "secret", Engine: vault.EngineKV2}, {Path: "database", Engine: vault.EngineDatabase}},
+		Mounts: vault.Mounts{{Path: "secret", Engine: execution.EngineKV2}, {Path: "database", Engine: execution.EngineDatabase}},
 		Record: func(ctx context.Context, r execution.Record) error { _, err := log.Append(ctx, r); return err },
 		Logger: slog.New(slog.DiscardHandler),
 	}

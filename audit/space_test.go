@@ -123,7 +123,7 @@ func TestReserveHoldsTheLargestEnd(t *testing.T) {
 	for range execution.MaxRecordLeases {
 		e.Leases = append(e.Leases, execution.Lease{
 			Tool: strings.Repeat("t", execution.MaxRecordTool), ID: strings.Repeat("i", execution.MaxRecordLeaseID),
-			Expires: time.Date(2026, 12, 31, 23, 59, 59, 999999999, time.UTC),
+			Expires: time.Date(2026, 12, 31, 23, 59, 59, 999999999, time.UTC), Exposed: true, Unleased: true,
 		})
 	}
 	written, err := newEntry(rec)

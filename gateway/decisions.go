@@ -103,13 +103,20 @@ type grantDocument struct {
 	Runtime string                  `json:"runtime"`
 	Limits  execution.Limits        `json:"limits"`
 	Session *execution.SessionGrant `json:"session,omitempty"`
+	// Network are the rules of what it may reach, and Tools the tools that it would be
+	// lent credentials of: where those come from is nobody's but the operator's.
+	Network []execution.NetworkRule `json:"network,omitempty"`
+	Tools   []string                `json:"tools,omitempty"`
 }
 
 func explanationOf(e execution.Explanation, full bool) explanationDocument {
 	d := e.Decision
 	document := explanationDocument{decisionDocument: decisionOf(d), Approval: d.Approval, Obligations: d.Obligations}
 	if d.Effect != execution.EffectDeny {
-		document.Grant = &grantDocument{Image: d.Grant.Image, Runtime: d.Grant.Runtime, Limits: d.Grant.Limits}
+		document.Grant = &grantDocument{Image: d.Grant.Image, Runtime: d.Grant.Runtime, Limits: d.Grant.Limits, Network: d.Grant.Network.Rules}
+		for _, c := range d.Grant.Credentials {
+			document.Grant.Tools = append(document.Grant.Tools, c.Tool)
+		}
 		if d.Grant.Session != (execution.SessionGrant{}) {
 			document.Grant.Session = &d.Grant.Session
 		}

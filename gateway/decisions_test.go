@@ -15,12 +15,16 @@ const aJob = `{"language": "python", "code": "1"}`
 // is lent, and no record says that something was decided.
 func TestDecisionsAreExplained(t *testing.T) {
 	deny := execution.Deny("sha256:rev", execution.Reason{Code: "no", Message: "not this", Rule: "r.one", Remediation: "another"})
+	lent := allow("github")
+	lent.Grant.Network.Rules = []execution.NetworkRule{{Host: "db.example", Ports: []int{5432}, Mode: execution.NetworkForward}}
+	lent.Grant.Credentials[0].Path = "secret/path"
 	for name, test := range map[string]struct {
 		decision execution.Decision
 		has      []string
 		not      []string
 	}{
 		"allow":   {allow(), []string{`"effect":"allow"`, `"grant":{"image":"sha256:1111`, `"timeout_ms":1000`}, []string{`"session"`, `"trace"`, `"input"`}},
+		"lent":    {lent, []string{`"network":[{"host":"db.example","ports":[5432],"mode":"forward"}]`, `"tools":["github"]`}, []string{"secret/path"}},
 		"deny":    {deny, []string{`"effect":"deny"`, `"code":"no"`, `"rule":"r.one"`}, []string{`"grant"`}},
 		"invalid": {execution.Decision{Effect: execution.EffectAllow}, []string{`"effect":"deny"`, "policy_invalid"}, []string{`"grant"`}},
 	} {

@@ -57,7 +57,7 @@ func muxOpen(typ byte, id uint32) string {
 // were not accepted.
 func TestGuardAdmits(t *testing.T) {
 	many := ""
-	for n := range uint32(acceptBacklog) {
+	for n := range uint32(acceptBacklog + 1) { // of which one is being accepted
 		many += muxOpen(muxWindowUpdate, 2*n+2)
 	}
 	for name, c := range map[string]struct {

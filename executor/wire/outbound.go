@@ -162,7 +162,7 @@ func (a *admission) open(typ byte, id uint32) error {
 		return errors.New("the sandbox opens a stream")
 	case typ != muxWindowUpdate || id == 0 || id%2 != 0: // even numbers are its own
 		return errors.New("the sandbox opens a stream as it must not")
-	case a.waiting > acceptBacklog:
+	case a.waiting > acceptBacklog+1: // one may be acknowledged and not counted yet
 		return fmt.Errorf("the sandbox opens more than %d streams at once", acceptBacklog)
 	}
 	return nil

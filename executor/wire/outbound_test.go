@@ -13,6 +13,7 @@ import (
 
 	"github.com/execgate/execgate/executor/wire"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestValidName(t *testing.T) {
@@ -355,4 +356,37 @@ func TestOutboundWhereNoneMayBe(t *testing.T) {
 	gateway, agent := sessions(t, nil)
 	go agent.OpenOutbound(wire.Outbound{Round: 1, Name: "a", Port: 1})
 	<-gateway.Done()
+}
+
+// A sandbox that opens connections as fast as they are accepted breaks no rule: what
+// the gateway has acknowledged may not be counted yet when the next comes.
+func TestConnectionsAsFastAsTheyAreAccepted(t *testing.T) {
+	gateway, agent := sessions(t, nil)
+	gateway.LetOutbound(true)
+	const all = 3000
+	opened := make(chan error, 1)
+	go func() {
+		var group errgroup.Group
+		group.SetLimit(64)
+		for range all {
+			group.Go(func() error {
+				c, err := agent.OpenOutbound(wire.Outbound{Round: 1, Name: "db.example", Port: 443})
+				if err == nil {
+					c.Abort()
+				}
+				return err
+			})
+		}
+		opened <- group.Wait()
+	}()
+	for n := range all {
+		c, err := gateway.AcceptOutbound()
+		if err != nil {
+			t.Fatalf("after %d: %v", n, err)
+		}
+		go c.Abort()
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
 }

@@ -6,7 +6,12 @@ import "encoding/json"
 type Job struct {
 	ID    string // the execution's id
 	Owner Owner
-	Grant Grant
+	// Roles and Method are those of the principal that asked, and Metadata what it
+	// claimed: for policy, which is asked about what the program sends out.
+	Roles    []Role
+	Method   Method
+	Metadata map[string]string
+	Grant    Grant
 	// Session is the id of an open session to run in; empty: a sandbox of its own.
 	Session string
 	// Language names the driver of the image that runs Code; where it is
@@ -32,6 +37,6 @@ func NewJob(id string, owner Owner, r Request, g Grant) Job {
 	return Job{
 		ID: id, Owner: owner, Grant: g, Session: r.Session,
 		Language: r.Language, Code: r.Code, Command: r.Command,
-		Input: r.Input, Stdin: r.Stdin, Files: r.Files, Env: r.Env,
+		Input: r.Input, Stdin: r.Stdin, Files: r.Files, Env: r.Env, Metadata: r.Metadata,
 	}
 }

@@ -15,9 +15,20 @@ const (
 	NetworkForward   NetworkMode = "forward"   // plain TCP to one host and port
 )
 
+// NetworkDecide says who decides about what goes out under a grant.
+type NetworkDecide string
+
+// The values of NetworkDecide. The empty one is DecideGrant.
+const (
+	DecideGrant   NetworkDecide = "grant"   // the rules of the grant alone
+	DecideRequest NetworkDecide = "request" // policy besides, which is asked about each request
+)
+
 // Network is what an execution may reach. The zero Network is nothing.
 type Network struct {
 	Rules []NetworkRule `json:"rules,omitempty"`
+	// Decide is of what the rules open: they come first whatever it says.
+	Decide NetworkDecide `json:"decide,omitempty"`
 	// Budget bounds all that goes out together. Where there are rules every field
 	// is set, and zero is invalid.
 	Budget NetworkBudget `json:"budget,omitzero"`
@@ -64,6 +75,9 @@ func (n Network) Validate() error {
 			return fmt.Errorf("rule %d, of %.300q: %w", i, rule.Host, err)
 		}
 	}
+	if n.Decide != "" && n.Decide != DecideGrant && n.Decide != DecideRequest {
+		return fmt.Errorf("decide is %.100q: it must be grant or request", n.Decide)
+	}
 	b := n.Budget
 	if b.Requests < 1 || b.Bytes < 1 || b.RequestsPerS < 1 || b.Connections < 1 {
 		return errors.New("there are rules, and the budget lacks requests, bytes, requests_per_s or connections")
@@ -109,4 +123,13 @@ func (r NetworkRule) names(host string) bool {
 		return len(host) > len(suffix) && host[len(host)-len(suffix):] == suffix
 	}
 	return host != "" && host == r.Host
+}
+
+// EgressRequest is one request of the mode intercept, as policy is asked for it.
+type EgressRequest struct {
+	Host   string `json:"host"` // in its one form
+	Port   int    `json:"port"`
+	Method string `json:"method"`
+	Path   string `json:"path"`  // as it is forwarded, without the query
+	Bytes  int64  `json:"bytes"` // of the body; -1 where it is not known yet
 }

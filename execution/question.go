@@ -12,6 +12,10 @@ const (
 	// ActionToolCall calls a tool: Request is what the registry says of it, and never
 	// the caller's, but for what the tool reads on standard input.
 	ActionToolCall Action = "tool_call"
+	// ActionEgress lets one request out of a sandbox: Question has ID, of the
+	// execution, Time, Principal, Egress, and of Request the session and the metadata.
+	// The answer needs no grant.
+	ActionEgress Action = "egress"
 )
 
 // Question is what policy is asked: one principal, one request, and what the
@@ -26,6 +30,8 @@ type Question struct {
 	RequestSHA256 string // Request.SHA256
 	// Tool is of ActionToolCall.
 	Tool ToolCall
+	// Egress is of ActionEgress.
+	Egress *EgressRequest
 	// Image is the image that would run, by name and by the digest that the
 	// name resolves to now.
 	Image Image

@@ -196,7 +196,7 @@ type LeaseChange struct {
 }
 
 // EgressDecided is the body of a RecordEgressDecided: one connection that a program
-// opened by name.
+// opened by name, or of the mode intercept one request.
 type EgressDecided struct {
 	Host   string      `json:"host"`
 	Port   int         `json:"port"`
@@ -205,6 +205,12 @@ type EgressDecided struct {
 	Code   string      `json:"code,omitempty"` // why it is denied
 	// Address is what is dialled, as IP:port; empty where it is denied.
 	Address string `json:"address,omitempty"`
+	// Method and Path are those of a request. The path is the one that was compared
+	// and is forwarded, without the query; both are cut where they are too long.
+	Method  string `json:"method,omitempty"`
+	Path    string `json:"path,omitempty"`
+	Rule    string `json:"rule,omitempty"`    // the host of the rule that opens the request, as policy has it
+	Binding string `json:"binding,omitempty"` // the tool whose credential is set on the request
 }
 
 // EgressEnded is the body of a RecordEgressEnded.
@@ -213,7 +219,8 @@ type EgressEnded struct {
 	BytesOut   int64  `json:"bytes_out"`
 	BytesIn    int64  `json:"bytes_in"`
 	WallMS     int64  `json:"wall_ms"`
-	Error      string `json:"error,omitempty"` // a code: how it ended, where not by either side's end
+	Status     int    `json:"status,omitempty"` // of a request: what the destination answered
+	Error      string `json:"error,omitempty"`  // a code: how it ended, where not by either side's end
 }
 
 // Gap is the body of a RecordGap: it names what a failed write left behind.

@@ -7,6 +7,9 @@ below_budget("tenant", counter, limit) if input.context.counters[counter] < limi
 
 below_budget("principal", counter, limit) if input.context.counters.principal[counter] < limit
 
+# What a program sends out belongs to an execution, which was held against them.
+below_budget(_, _, _) if input.action.kind == "egress"
+
 # METADATA
 # title: Budgets of tenants, and of their principals
 # custom:

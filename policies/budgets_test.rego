@@ -16,6 +16,13 @@ test_within_budget if {
 	under({"tenant": {"executions_1m": 10}, "principal": {"executions_1m": 3, "running": 1}}).effect == "allow"
 }
 
+test_what_is_sent_out_was_budgeted_with_its_execution if {
+	decision := execgate.decision with input as sending({})
+		with data.tokens as tokens
+		with data.tenants as object.union(opened, {"default": {"budget": {"tenant": {"running": 0}}}})
+	decision.effect == "allow"
+}
+
 test_tenants_budget_is_spent if {
 	decision := under({"tenant": {"executions_1m": 9, "running": 2}})
 	denied_only(decision, "budget_spent")

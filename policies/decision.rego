@@ -19,7 +19,9 @@ package execgate
 # title: The decision
 # description: What the gateway asks for.
 # entrypoint: true
-decision := granted if {
+decision := egress_decision if {
+	input.action.kind == "egress"
+} else := granted if {
 	allow
 } else := object.union(granted, {"effect": "require_approval", "reasons": held, "approval": approval}) if {
 	count(deny) == 0

@@ -16,10 +16,13 @@ network_granted if {
 # title: What the execution may reach
 # description: >-
 #   The rules of what it asks for, and no other, within the tenant's network.budget. A host
-#   that begins with "*." is any name below; such a rule cannot have the mode forward.
+#   that begins with "*." is any name below; such a rule cannot have the mode forward. Where
+#   network.decide is request, each request is decided besides (egress.rego).
 network := {"rules": []} if {
 	input.action.network == []
-} else := {"rules": network_rules, "budget": tenant.network.budget}
+} else := {"rules": network_rules, "budget": tenant.network.budget, "decide": _decide}
+
+_decide := object.get(tenant.network, "decide", "grant")
 
 network_rules contains rule if {
 	some asked in input.action.network

@@ -30,7 +30,15 @@ asking_for(destinations) := decision if {
 test_what_is_asked_for_is_granted_and_nothing_else if {
 	decision := asking_for([{"host": "db.example.com", "port": 5432}])
 	decision.effect == "allow"
-	decision.network == {"rules": {reached.rules[0]}, "budget": reached.budget}
+	decision.network == {"rules": {reached.rules[0]}, "budget": reached.budget, "decide": "grant"}
+}
+
+test_requests_are_decided_where_the_data_say_so if {
+	decision := execgate.decision with input as request
+		with input.action.network as [{"host": "db.example.com", "port": 5432}]
+		with data.images as images
+		with data.tenants as default_with("network", object.union(reached, {"decide": "request"}))
+	decision.network.decide == "request"
 }
 
 test_names_below_a_wildcard_are_granted if {

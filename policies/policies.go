@@ -5,7 +5,7 @@ package policies
 
 import "embed"
 
-// Files is the folder: .rego files, their tests and data.json.
+// Files is the folder: .rego files, their tests and data.
 //
-//go:embed *.rego data.json
+//go:embed *.rego data.json tokens/data.json
 var Files embed.FS

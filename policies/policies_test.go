@@ -57,7 +57,7 @@ func TestDenyRulesAreDescribed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, rule := range module.Rules {
-			if rule.Head.Name != "deny" && rule.Head.Name != "refused" {
+			if rule.Head.Name != "deny" && rule.Head.Name != "refused" && rule.Head.Name != "refused_egress" {
 				continue
 			}
 			where := rule.Location.String()

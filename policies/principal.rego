@@ -6,7 +6,8 @@ tenant := data.tenants[input.principal.tenant]
 
 # METADATA
 # title: Kind of action
-kind_granted if input.action.kind in {"execute", "session", "tool_call"}
+# description: What each may do is for other rules to say. The kind egress has a decision of its own.
+kind_granted if input.action.kind in {"execute", "session", "tool_call", "egress"}
 
 # METADATA
 # title: Role
@@ -16,7 +17,7 @@ role_granted if {
 }
 
 # METADATA
-# title: Only executions, sessions and calls of tools are known
+# title: Only executions, what they send out, sessions and calls of tools are known
 # custom:
 #   id: principal.kind
 #   code: action_not_granted

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -102,15 +101,11 @@ func steps(engine *policy.Engine, q execution.Question) int {
 func bundleOf(tb testing.TB, tenants int) policy.Bundle {
 	tb.Helper()
 	files := fstest.MapFS{}
-	names, err := fs.Glob(policies.Files, "*")
+	all, err := policy.ReadFiles(policies.Files)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, name := range names {
-		content, err := fs.ReadFile(policies.Files, name)
-		if err != nil {
-			tb.Fatal(err)
-		}
+	for name, content := range all {
 		files[name] = &fstest.MapFile{Data: content}
 	}
 	var data map[string]any

@@ -113,6 +113,10 @@ func (c *ceilings) narrow(d *document, in *input) {
 }
 
 func (c Ceiling) narrow(d *document, in *input) {
+	if in.isEgress() {
+		c.narrowEgress(d)
+		return
+	}
 	for _, limit := range execution.AllLimits() {
 		most, bound := *limit.Of(&c.Limits), limit.Of(&d.limits)
 		if most != 0 { // a limit that policy left out stays out, and denies
@@ -149,6 +153,17 @@ func (c Ceiling) narrow(d *document, in *input) {
 	}
 	if c.NoNetwork {
 		d.network = network{}
+	}
+}
+
+// narrowEgress refuses what goes out where nothing may.
+func (c Ceiling) narrowEgress(d *document) {
+	if c.NoNetwork {
+		d.refuse(execution.Reason{
+			Code: codeNetworkNotGranted, Rule: ruleCeilings,
+			Message:     "Nothing may leave the sandboxes of this gateway.",
+			Remediation: "The operator has to take no_network out of policy.ceilings.",
+		})
 	}
 }
 

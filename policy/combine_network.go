@@ -9,7 +9,8 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// narrowed is what both layers open, within the smaller budget.
+// narrowed is what both layers open, within the smaller budget. Each request is asked
+// about where either layer says so.
 func (n network) narrowed(by network) network {
 	var rules []execution.NetworkRule
 	for _, a := range n.rules {
@@ -21,6 +22,9 @@ func (n network) narrowed(by network) network {
 		}
 	}
 	n.rules = rules
+	if by.decide == execution.DecideRequest {
+		n.decide = by.decide
+	}
 	if n.budget != nil && by.budget != nil { // rules without one are incomplete
 		n.budget = &execution.NetworkBudget{
 			Requests:     min(n.budget.Requests, by.budget.Requests),

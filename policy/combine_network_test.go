@@ -47,15 +47,15 @@ func TestNetworkOfLayers(t *testing.T) {
 		return &execution.NetworkBudget{Requests: n, Bytes: 100 - n, RequestsPerS: n, Connections: 100 - n}
 	}
 	rule := execution.NetworkRule{Host: "a", Ports: []int{1}, Mode: execution.NetworkForward}
-	both := network{[]execution.NetworkRule{rule}, budget(10)}.narrowed(network{[]execution.NetworkRule{rule}, budget(20)})
+	both := network{rules: []execution.NetworkRule{rule}, budget: budget(10)}.narrowed(network{rules: []execution.NetworkRule{rule}, budget: budget(20)})
 	want := execution.NetworkBudget{Requests: 10, Bytes: 80, RequestsPerS: 10, Connections: 80}
 	if len(both.rules) != 1 || *both.budget != want {
 		t.Errorf("%+v within %+v", both.rules, *both.budget)
 	}
-	if none := (network{[]execution.NetworkRule{rule}, budget(1)}).narrowed(network{}); len(none.rules) != 0 {
+	if none := (network{rules: []execution.NetworkRule{rule}, budget: budget(1)}).narrowed(network{}); len(none.rules) != 0 {
 		t.Errorf("a layer that opens nothing leaves %+v", none.rules)
 	}
-	if none := (network{}).narrowed(network{[]execution.NetworkRule{rule}, budget(1)}); len(none.rules) != 0 {
+	if none := (network{}).narrowed(network{rules: []execution.NetworkRule{rule}, budget: budget(1)}); len(none.rules) != 0 {
 		t.Errorf("a layer opens what the one above does not: %+v", none.rules)
 	}
 }

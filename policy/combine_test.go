@@ -74,6 +74,9 @@ func widened(g, alone execution.Grant, second document) string {
 		}
 	}
 	if len(g.Network.Rules) > 0 {
+		if g.Network.Decide != execution.DecideRequest && (alone.Network.Decide == execution.DecideRequest || second.network.decide == execution.DecideRequest) {
+			return "requests are not decided"
+		}
 		within := func(n, of execution.NetworkBudget) bool {
 			return n.Requests <= of.Requests && n.Bytes <= of.Bytes && n.RequestsPerS <= of.RequestsPerS && n.Connections <= of.Connections
 		}
@@ -180,6 +183,7 @@ func breakOne(d *document, r *rand.Rand) {
 }
 
 func randomNetwork(r *rand.Rand) (n network) {
+	n.decide = []execution.NetworkDecide{"", execution.DecideGrant, execution.DecideRequest}[r.IntN(3)]
 	for range r.IntN(3) {
 		rule := execution.NetworkRule{
 			Host: []string{"test", "a.test", "b.test", "x.a.test", "*.test", "*.a.test"}[r.IntN(6)],

@@ -11,6 +11,8 @@ func (n *network) decode(key string, v ast.Value) error {
 		return listUpTo(maxGrants, v, &n.rules, networkRuleOf)
 	case "budget":
 		return nullable(v, &n.budget, budgetOf)
+	case "decide":
+		return oneOf(v, &n.decide, execution.DecideGrant, execution.DecideRequest)
 	}
 	return errUnknownField
 }

@@ -81,6 +81,7 @@ func (r reuse) granted() execution.Reuse {
 type network struct {
 	rules  []execution.NetworkRule
 	budget *execution.NetworkBudget
+	decide execution.NetworkDecide // empty: not given, which is grant
 }
 
 type approval struct {

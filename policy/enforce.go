@@ -38,6 +38,9 @@ const (
 // against what was granted, clamps quantities and denies qualities. honoured are
 // the types of obligation that the gateway can meet.
 func enforce(d document, in *input, revision string, honoured []string) execution.Decision {
+	if in.isEgress() {
+		return d.enforceEgress(in, revision)
+	}
 	if d.effect == execution.EffectDeny {
 		return denied(revision, d.denials())
 	}
@@ -56,6 +59,9 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 	}
 	if len(d.network.rules) > 0 {
 		grant.Network = execution.Network{Rules: d.network.rules, Budget: *d.network.budget}
+		if d.network.decide == execution.DecideRequest {
+			grant.Network.Decide = execution.DecideRequest
+		}
 	}
 	for _, c := range d.credentials { // nothing is lent that was not asked for
 		if slices.Contains(in.Action.Tools, c.Tool) {

@@ -47,7 +47,7 @@ func (t *tracing) keepInput(in *input) {
 	if t == nil {
 		return
 	}
-	t.input, _ = json.Marshal(in) // it has no member that cannot be encoded
+	t.input, _ = in.encode() // it has no member that cannot be encoded
 }
 
 // tracer is what the evaluator of a layer tells its steps; nil where they are

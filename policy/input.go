@@ -20,13 +20,13 @@ const inputVersion = 1
 // value and done with another. What is not known is absent and not zero: a rule
 // that compares an absent counter is undefined, whereas a false 0 would allow.
 type input struct {
-	V         int               `json:"v"`
-	Request   requestInput      `json:"request"`
-	Principal principalInput    `json:"principal"`
-	Agent     agentInput        `json:"agent"`
-	Action    actionInput       `json:"action"`
-	Egress    *destinationInput `json:"egress,omitempty"`
-	Context   contextInput      `json:"context"`
+	V         int            `json:"v"`
+	Request   requestInput   `json:"request"`
+	Principal principalInput `json:"principal"`
+	Agent     agentInput     `json:"agent"`
+	Action    actionInput    `json:"action"`
+	Egress    *egressInput   `json:"egress,omitempty"` // kind egress only
+	Context   contextInput   `json:"context"`
 }
 
 type requestInput struct {
@@ -79,14 +79,6 @@ type fileInput struct {
 	Bytes int64  `json:"bytes"`
 }
 
-type destinationInput struct {
-	Host   string `json:"host"`
-	Port   int    `json:"port"`
-	Method string `json:"method"`
-	Path   string `json:"path"`
-	Bytes  int64  `json:"bytes"`
-}
-
 type contextInput struct {
 	Counters    countersInput  `json:"counters"`
 	Approval    *approvalInput `json:"approval,omitempty"` // nil: it has none
@@ -129,19 +121,19 @@ func (in *input) wantsSession() bool {
 // which it is compared: hosts normalised, paths clean, names sorted. What has no
 // such form is refused.
 func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
+	if q.Action == execution.ActionEgress {
+		return newEgressInput(q, config)
+	}
 	network, refusal := normaliseDestinations(q.Request.Network)
 	if refusal != nil {
 		return nil, refusal
 	}
 	r := q.Request
 	in := &input{
-		V:       inputVersion,
-		Request: requestInput{ID: q.ID, TimeNS: q.Time.UnixNano(), TraceID: q.TraceID},
-		Principal: principalInput{
-			Subject: q.Principal.Subject, Tenant: q.Principal.Tenant,
-			Roles: make([]string, len(q.Principal.Roles)), Method: string(q.Principal.Method),
-		},
-		Agent: agentInput{Name: r.Metadata["agent"], Session: r.Session, Purpose: r.Metadata["purpose"]},
+		V:         inputVersion,
+		Request:   requestInput{ID: q.ID, TimeNS: q.Time.UnixNano(), TraceID: q.TraceID},
+		Principal: newPrincipalInput(q.Principal),
+		Agent:     newAgentInput(r),
 		Action: actionInput{
 			Kind: string(q.Action), Language: r.Language, Image: q.Image, Runtime: r.Runtime,
 			RequestSHA256: q.RequestSHA256,
@@ -156,9 +148,6 @@ func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
 		},
 	}
 	slices.Sort(in.Action.EnvNames)
-	for i, role := range q.Principal.Roles {
-		in.Principal.Roles[i] = string(role)
-	}
 	for i, file := range r.Files {
 		in.Action.Files[i] = fileInput{Path: path.Clean(file.Path), Bytes: int64(len(file.Content))}
 	}
@@ -183,6 +172,18 @@ func newInput(q execution.Question, config Config) (*input, *execution.Reason) {
 		}
 	}
 	return in, nil
+}
+
+func newPrincipalInput(p execution.Principal) principalInput {
+	in := principalInput{Subject: p.Subject, Tenant: p.Tenant, Roles: make([]string, len(p.Roles)), Method: string(p.Method)}
+	for i, role := range p.Roles {
+		in.Roles[i] = string(role)
+	}
+	return in
+}
+
+func newAgentInput(r execution.Request) agentInput {
+	return agentInput{Name: r.Metadata["agent"], Session: r.Session, Purpose: r.Metadata["purpose"]}
 }
 
 // codeArgsUnreadable is of arguments that the evaluator does not take.

@@ -17,7 +17,7 @@ func InputJSON(question execution.Question, config Config) (json.RawMessage, *ex
 	if refusal != nil {
 		return nil, refusal
 	}
-	text, err := json.Marshal(in)
+	text, err := in.encode()
 	if err != nil {
 		return nil, &broken(fmt.Errorf("encode input: %w", err)).reason
 	}
@@ -34,7 +34,7 @@ func recordedInput(text []byte) (*input, ast.Value, error) {
 	if err := d.Decode(in); err != nil {
 		return nil, nil, fmt.Errorf("read recorded input: %w", err)
 	}
-	if again, err := json.Marshal(in); err == nil && bytes.Equal(again, text) {
+	if again, err := in.encode(); err == nil && bytes.Equal(again, text) {
 		if err := in.Action.readArgs(); err != nil {
 			return nil, nil, fmt.Errorf("read recorded input: %w", err)
 		}

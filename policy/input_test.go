@@ -48,6 +48,12 @@ func toolQuestion() execution.Question {
 	return q
 }
 
+func egressQuestion() execution.Question {
+	q := fullQuestion()
+	q.Action, q.Egress = execution.ActionEgress, &execution.EgressRequest{Host: "API.Example.com", Port: 443, Method: "POST", Path: "/v1/items", Bytes: 12}
+	return q
+}
+
 // The document that is evaluated is the document that is enforced, and is what
 // the schema describes.
 func TestInputDocument(t *testing.T) {
@@ -60,6 +66,7 @@ func TestInputDocument(t *testing.T) {
 		"full":      {fullQuestion(), Config{Environment: "production"}},
 		"with code": {fullQuestion(), Config{InputCode: true}},
 		"tool call": {toolQuestion(), Config{}},
+		"egress":    {egressQuestion(), Config{Environment: "production", InputCode: true}},
 		"no code":   {execution.Question{Action: execution.ActionExecute}, Config{InputCode: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +77,7 @@ func TestInputDocument(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(*refusal)
 			}
-			content, err := json.Marshal(in)
+			content, err := in.encode()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,6 +108,9 @@ func TestRecordedToolCallIsReadAgain(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(*refusal)
 	}
+	if again, _, err := recordedInput(mustInputJSON(t, egressQuestion())); err != nil || again.Egress.Host != "api.example.com" {
+		t.Errorf("%+v, %v", again, err)
+	}
 	in, value, err := recordedInput(text)
 	if err != nil || in.Action.Tool != "adder" {
 		t.Fatalf("%+v, %v", in, err)
@@ -109,6 +119,15 @@ func TestRecordedToolCallIsReadAgain(t *testing.T) {
 	if value.Compare(asked.value()) != 0 {
 		t.Errorf("read again: %s\nasked:      %s", value, asked.value())
 	}
+}
+
+func mustInputJSON(t *testing.T, q execution.Question) []byte {
+	t.Helper()
+	text, refusal := InputJSON(q, Config{})
+	if refusal != nil {
+		t.Fatal(*refusal)
+	}
+	return text
 }
 
 // Only a call of a tool has one, and arguments that the evaluator would not take are
@@ -177,6 +196,8 @@ func TestNormaliseHost(t *testing.T) {
 func TestSchemaIsStrict(t *testing.T) {
 	schema := compileSchema(t)
 	for _, document := range []string{
+		`{"v": 1, "request": {"id": "", "time_ns": 0, "trace_id": ""}, "principal": {"subject": "", "tenant": "", "roles": [], "method": ""},
+			"agent": {"name": "", "session": "", "purpose": ""}, "action": {"kind": "execute"}, "context": {"environment": ""}}`, // which egress may
 		`{}`, `{"v": 2}`, `{"v": 1, "request": {}}`, `[]`, `null`,
 	} {
 		instance, err := jsonschema.UnmarshalJSON(strings.NewReader(document))

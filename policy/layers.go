@@ -164,13 +164,20 @@ func (e *Engine) decide(ctx context.Context, question execution.Question, t *tra
 // ceilings, and returns which of them took part. A tenant's policy is not asked
 // about what is denied already: floods of denials do not reach the workers.
 func (e *Engine) narrow(ctx context.Context, now inForce, in *input, doc *document, t *tracing) (layers []execution.Layer, failed *failure) {
+	if in.isEgress() {
+		doc.proveEgress(in)
+	}
 	if revision, ok := now.tenants[in.Principal.Tenant]; ok && doc.effect != execution.EffectDeny {
 		layers = append(layers, execution.Layer{Name: execution.LayerTenant, Revision: revision})
 		own, failed := e.evaluateTenant(ctx, in, revision, t)
 		if failed != nil {
 			return layers, failed
 		}
-		*doc = doc.narrowed(own, e.config.Obligations)
+		if in.isEgress() {
+			doc.narrowEgress(own, in)
+		} else {
+			*doc = doc.narrowed(own, e.config.Obligations)
+		}
 	}
 	if now.ceilings != nil && doc.effect != execution.EffectDeny {
 		layers = append(layers, execution.Layer{Name: execution.LayerCeilings, Revision: now.ceilings.revision})
@@ -188,7 +195,7 @@ func (e *Engine) evaluateTenant(ctx context.Context, in *input, revision string,
 			Remediation: "The operator has to put the tenant's policy right; its policy_refused record says what is wrong.",
 		}}
 	}
-	asked, err := json.Marshal(in)
+	asked, err := in.encode()
 	if err != nil {
 		return document{}, broken(fmt.Errorf("encode input: %w", err))
 	}

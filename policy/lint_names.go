@@ -182,6 +182,19 @@ type schemaNode struct {
 	Properties map[string]*schemaNode `json:"properties"`
 	Required   []string               `json:"required"`
 	Items      *schemaNode            `json:"items"`
+	// Else is what all kinds but egress have besides. It counts as there: what a rule
+	// about programs denies was denied when the execution was asked about.
+	Else *schemaNode `json:"else"`
+}
+
+// always reports whether a field is there in every object of a node.
+func (n *schemaNode) always(field string) bool { return n != nil && slices.Contains(n.Required, field) }
+
+func (n *schemaNode) property(field string) *schemaNode {
+	if n == nil {
+		return nil
+	}
+	return n.Properties[field]
 }
 
 var inputFields = sync.OnceValue(func() *schemaNode {
@@ -197,16 +210,17 @@ func mayBeMissing(ref ast.Ref) bool {
 		return false // a rule: its own conditions are looked at where it stands
 	}
 	node := inputFields()
+	other := node.Else
 	for _, step := range ref[1:] {
 		if _, isVar := step.Value.(ast.Var); isVar && node != nil && node.Items != nil {
-			node = node.Items // each element that is there
+			node, other = node.Items, nil // each element that is there
 			continue
 		}
 		field, ok := step.Value.(ast.String)
-		if !ok || node == nil || !slices.Contains(node.Required, string(field)) {
+		if !ok || !node.always(string(field)) && !other.always(string(field)) {
 			return true
 		}
-		node = node.Properties[string(field)]
+		node, other = node.property(string(field)), other.property(string(field))
 	}
 	return false
 }

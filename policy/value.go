@@ -11,10 +11,20 @@ import (
 // value is the document as the evaluator takes it. It is written out by hand
 // because it is made anew for every question: a round trip through JSON costs
 // as much as the evaluation. It must hold what json.Marshal makes of the
-// document of a question; a test compares the two. The fields of the kind egress are
-// not there yet.
+// document of a question; a test compares the two.
 func (in *input) value() ast.Value {
-	return ast.NewObject(
+	if in.isEgress() {
+		return in.egressValue()
+	}
+	return ast.NewObject(append(in.head(),
+		member("action", in.Action.value()),
+		member("context", in.Context.value()),
+	)...)
+}
+
+// head are the members that every kind has alike.
+func (in *input) head() [][2]*ast.Term {
+	return append(make([][2]*ast.Term, 0, 8),
 		member("v", number(int64(in.V))),
 		member("request", object(
 			member("id", text(in.Request.ID)),
@@ -32,10 +42,29 @@ func (in *input) value() ast.Value {
 			member("session", text(in.Agent.Session)),
 			member("purpose", text(in.Agent.Purpose)),
 		)),
-		member("action", in.Action.value()),
-		member("context", in.Context.value()),
 	)
 }
+
+// egressValue is value of the kind egress.
+func (in *input) egressValue() ast.Value {
+	members := append(in.head(), member("action", egressAction), member("context", object(member("environment", text(in.Context.Environment)))))
+	if r := in.Egress; r != nil {
+		request := append(make([][2]*ast.Term, 0, 5),
+			member("host", text(r.Host)),
+			member("port", number(int64(r.Port))),
+			member("method", text(r.Method)),
+			member("path", text(r.Path)),
+		)
+		if r.Bytes != nil {
+			request = append(request, member("bytes", number(*r.Bytes)))
+		}
+		members = append(members, member("egress", object(request...)))
+	}
+	return ast.NewObject(members...)
+}
+
+// egressAction is the action of the kind egress: of all of them the same.
+var egressAction = object(member("kind", text(string(execution.ActionEgress))))
 
 func (c *contextInput) value() *ast.Term {
 	members := [][2]*ast.Term{
@@ -151,7 +180,7 @@ var keys = func() map[string]*ast.Term {
 		"agent", "name", "session", "purpose", "action", "kind", "language", "code", "sha256", "bytes",
 		"text", "image", "digest", "runtime", "request_sha256", "env_names", "files", "path", "limits",
 		"network", "host", "port", "tools", "context", "counters", "running", "executions_1m", "cpu_ms_1h", "egress_bytes_1h", "leases_1h",
-		"environment", "approval", "by", "at", "comment", "tool", "args", "args_sha256",
+		"environment", "approval", "by", "at", "comment", "tool", "args", "args_sha256", "egress",
 	} {
 		terms[key] = ast.StringTerm(key)
 	}

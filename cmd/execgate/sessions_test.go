@@ -22,7 +22,7 @@ import (
 func sessionPolicy(t *testing.T, grant string) string {
 	t.Helper()
 	dir := t.TempDir()
-	names, err := fs.Glob(policies.Files, "*")
+	names, err := fs.Glob(policies.Files, "*.*")
 	if err != nil {
 		t.Fatal(err)
 	}

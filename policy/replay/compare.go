@@ -25,7 +25,7 @@ const (
 	ApprovalToDeny  Class = "approval_to_deny"
 	// What became of the grant, where both have one. Something that is asked for
 	// less is loosened too: a control that need not be enforced, a sandbox that may
-	// be used again, a session that may last longer.
+	// be used again, a session that may last longer, requests that policy is not asked about.
 	LimitsLoosened      Class = "limits_loosened"
 	LimitsTightened     Class = "limits_tightened"
 	DestinationsWidened Class = "destinations_widened"
@@ -64,6 +64,7 @@ type decision struct {
 		Network          struct {
 			Rules  []json.RawMessage `json:"rules"`
 			Budget map[string]int64  `json:"budget"`
+			Decide string            `json:"decide"`
 		} `json:"network"`
 	} `json:"grant"`
 	Obligations []json.RawMessage `json:"obligations"`
@@ -127,8 +128,10 @@ func (d *decision) to(is *decision) (classes []Class) {
 		l, t := compareNumbers(pair[0], pair[1])
 		looser, tighter = looser || l, tighter || t
 	}
-	looser = looser || more(was.OptionalControls, now.OptionalControls) || was.Reuse != now.Reuse && now.Reuse == execution.ReusePrincipal
-	tighter = tighter || more(now.OptionalControls, was.OptionalControls) || was.Reuse != now.Reuse && was.Reuse == execution.ReusePrincipal
+	looser = looser || more(was.OptionalControls, now.OptionalControls) || was.Reuse != now.Reuse && now.Reuse == execution.ReusePrincipal ||
+		asksMore(was.Network.Decide, now.Network.Decide)
+	tighter = tighter || more(now.OptionalControls, was.OptionalControls) || was.Reuse != now.Reuse && was.Reuse == execution.ReusePrincipal ||
+		asksMore(now.Network.Decide, was.Network.Decide)
 	for _, found := range []struct {
 		is    bool
 		class Class
@@ -144,6 +147,12 @@ func (d *decision) to(is *decision) (classes []Class) {
 		}
 	}
 	return classes
+}
+
+// asksMore reports whether policy is asked about each request by one grant and not by
+// the other.
+func asksMore(by, other string) bool {
+	return by == string(execution.DecideRequest) && other != string(execution.DecideRequest)
 }
 
 // denies holds also for an effect that is not known.

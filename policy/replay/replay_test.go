@@ -216,6 +216,8 @@ func TestCompare(t *testing.T) {
 		"longer session":        {allow(`{"session":{"idle_s":2}}`), allow(`{"session":{"idle_s":3}}`), []replay.Class{replay.LimitsLoosened}},
 		"optional control":      {allow(`{}`), allow(`{"optional_controls":["seccomp"]}`), []replay.Class{replay.LimitsLoosened}},
 		"reuse":                 {allow(`{}`), allow(`{"reuse":"principal"}`), []replay.Class{replay.LimitsLoosened}},
+		"requests not decided":  {allow(`{"network":{"decide":"request"}}`), allow(`{"network":{"decide":"grant"}}`), []replay.Class{replay.LimitsLoosened}},
+		"requests decided":      {allow(`{}`), allow(`{"network":{"decide":"request"}}`), []replay.Class{replay.LimitsTightened}},
 		"no reuse":              {allow(`{"reuse":"principal"}`), allow(`{}`), []replay.Class{replay.LimitsTightened}},
 		"runtime":               {allow(`{"runtime":"runsc"}`), allow(`{"runtime":"runc"}`), []replay.Class{replay.Other}},
 		"credential":            {allow(`{"credentials":[{"tool":"a"}]}`), allow(`{"credentials":[{"tool":"a"},{"tool":"b"}]}`), []replay.Class{replay.CredentialsWidened}},

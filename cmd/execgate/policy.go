@@ -16,7 +16,7 @@ func newPolicy() *cobra.Command {
 		Use:   "policy",
 		Short: "Check, test, try out, sign and release policies",
 	}
-	group(cmd, newPolicyInit(), newPolicyCheck(), newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicyErase(),
+	group(cmd, newPolicyInit(), newPolicyCheck(), newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicySuggest(), newPolicyErase(),
 		newPolicyBundle(), newPolicyKeygen(), newPolicySign(),
 		newPolicyPush(), newPolicyRollback(), newPolicyStatus())
 	return cmd

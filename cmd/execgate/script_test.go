@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/execution"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -24,6 +29,7 @@ import (
 //	revoke KEY            revokes a key by its text
 //	keep NAME             makes what was printed last a variable
 //	flip FILE OFFSET      changes one byte
+//	record FILE           appends records, JSON objects one after the other, to the log of STATE
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -44,7 +50,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"execgate": scriptExecgate, "exit": scriptExit, "needs-engine": scriptNeedsEngine,
 			"serve": scriptServe, "shutdown": scriptShutdown, "get": scriptGet,
-			"revoke": scriptRevoke, "keep": scriptKeep, "flip": scriptFlip,
+			"revoke": scriptRevoke, "keep": scriptKeep, "flip": scriptFlip, "record": scriptRecord,
 		},
 	})
 }
@@ -142,4 +148,26 @@ func scriptFlip(ts *testscript.TestScript, _ bool, args []string) {
 	content := []byte(ts.ReadFile(args[0]))
 	content[offset] ^= 1
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o600))
+}
+
+func scriptRecord(ts *testscript.TestScript, _ bool, args []string) {
+	scriptOf(ts, args, 1)
+	state := ts.Getenv("STATE")
+	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 1 << 20})
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- log.Run(ctx) }()
+	for d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0]))); ; {
+		var record execution.Record
+		if err := d.Decode(&record); err == io.EOF {
+			break
+		} else {
+			ts.Check(err)
+		}
+		_, err := log.Append(ctx, record)
+		ts.Check(err)
+	}
+	stop()
+	ts.Check(errors.Join(<-ended, log.Close()))
 }

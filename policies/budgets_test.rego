@@ -17,7 +17,7 @@ test_within_budget if {
 }
 
 test_what_is_sent_out_was_budgeted_with_its_execution if {
-	decision := execgate.decision with input as sending({})
+	decision := execgate.decision with input as leaving({})
 		with data.tokens as tokens
 		with data.tenants as object.union(opened, {"default": {"budget": {"tenant": {"running": 0}}}})
 	decision.effect == "allow"

@@ -4,7 +4,7 @@ import data.execgate
 
 # A request that a program sends out and that is granted, with the members of asked in
 # place of its own.
-sending(asked) := object.union(sent, {"egress": object.union(sent.egress, asked)})
+leaving(asked) := object.union(sent, {"egress": object.union(sent.egress, asked)})
 
 sent := {
 	"v": 1,
@@ -33,7 +33,7 @@ tokens := {
 }
 
 deciding(asked) := decision if {
-	decision := execgate.decision with input as sending(asked)
+	decision := execgate.decision with input as leaving(asked)
 		with data.tenants as opened
 		with data.tokens as tokens
 }
@@ -137,7 +137,7 @@ test_denial_of_what_is_granted_holds_the_rule if {
 }
 
 test_denial_of_what_is_not_granted_says_both if {
-	decision := execgate.decision with input as sending({"port": 80})
+	decision := execgate.decision with input as leaving({"port": 80})
 		with execgate.deny as {local}
 		with data.tenants as opened
 		with data.tokens as tokens

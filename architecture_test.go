@@ -32,7 +32,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"examples":          {inside: []string{"policies", "policy"}},
 	"vault":             {outside: []string{"github.com/hashicorp/vault/api", "go.yaml.in/yaml/v3", "golang.org/x/sync"}},
 	"vault/vaulttest":   {},
-	"egress":            {outside: []string{"golang.org/x/net/idna"}},
+	"egress":            {outside: []string{"github.com/aws/aws-sdk-go-v2", "golang.org/x/net/idna"}},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sync"}},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/scrub"
 )
 
 // How many refusals of one execution are recorded: as many as it may make
@@ -29,6 +30,10 @@ type account struct {
 	begun       window
 	refusals    int64 // recorded
 	unrecorded  int64
+	values      []string // those in secrets
+
+	secrets atomic.Pointer[scrub.Set] // what was set on requests; nil where nothing was
+	leaves  leaves
 }
 
 func newAccount(budget execution.NetworkBudget) *account {
@@ -75,6 +80,27 @@ func (a *account) take(n int64) int64 {
 		}
 	}
 }
+
+// learn adds values to what must not come back, in any answer to the execution. An
+// error says that one of them could not be found there; it must not be used.
+func (a *account) learn(values []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	fresh := slices.DeleteFunc(slices.Clone(values), func(v string) bool { return slices.Contains(a.values, v) })
+	if len(fresh) == 0 {
+		return nil
+	}
+	set, err := a.secrets.Load().With(fresh...)
+	if err != nil {
+		return err
+	}
+	a.values = append(a.values, fresh...)
+	a.secrets.Store(set)
+	return nil
+}
+
+// known is what must not come back; nil where that is nothing.
+func (a *account) known() *scrub.Set { return a.secrets.Load() }
 
 // refuse counts one refusal and returns the code to record it with; empty where
 // it is only counted.

@@ -3,6 +3,8 @@ package egress
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +22,9 @@ const (
 	defaultResolveTimeout = 5 * time.Second
 	defaultDialTimeout    = 10 * time.Second
 	defaultIdleTimeout    = 10 * time.Minute
+	// defaultExplainWait is short: protocols in which the server speaks first do not
+	// wait longer for their refusal.
+	defaultExplainWait = 3 * time.Second
 )
 
 // Config says how a Broker works. Recorder is required.
@@ -37,6 +42,15 @@ type Config struct {
 	// IdleTimeout is how long a connection may be without a byte in either
 	// direction; zero means 10 minutes.
 	IdleTimeout time.Duration
+	// Roots are the authorities by which destinations of the mode intercept are
+	// verified; nil means the operating system's.
+	Roots *x509.CertPool
+	// Credentials lends what is set on requests; nil: none are, and a request that
+	// one is bound to is refused.
+	Credentials Credentials
+	// Decider is asked for each request of the mode intercept, after the grant; nil:
+	// the grant alone decides.
+	Decider Decider
 	// Logger is told of faults; nil discards.
 	Logger *slog.Logger
 }
@@ -46,6 +60,11 @@ type Broker struct {
 	resolver                                 Resolver
 	allowed                                  []netip.Prefix
 	resolveTimeout, dialTimeout, idleTimeout time.Duration
+	roots                                    *x509.CertPool
+	credentials                              Credentials
+	decider                                  Decider
+	plainPort                                int           // of plain HTTP
+	explainWait                              time.Duration // for what is to be refused in words
 
 	log     *slog.Logger
 	records *records
@@ -71,7 +90,9 @@ func New(c Config) (*Broker, error) {
 		resolveTimeout: cmp.Or(c.ResolveTimeout, defaultResolveTimeout),
 		dialTimeout:    cmp.Or(c.DialTimeout, defaultDialTimeout),
 		idleTimeout:    cmp.Or(c.IdleTimeout, defaultIdleTimeout),
-		counts:         counts{connections: map[Outcome]uint64{}}, accounts: map[string]*account{},
+		roots:          c.Roots, credentials: c.Credentials, decider: c.Decider,
+		plainPort: 80, explainWait: defaultExplainWait,
+		counts: counts{connections: map[Outcome]uint64{}}, accounts: map[string]*account{},
 	}
 	if b.resolver == nil {
 		b.resolver = &net.Resolver{}
@@ -91,14 +112,15 @@ type destination struct {
 }
 
 // Carry carries one connection that the program of job opened to the name and port
-// of to, until it ends; it owns conn and closes it. A refusal is a conn that is
-// closed without a byte. ctx is the execution's: when it ends so does the
-// connection, and a call after that does nothing. Any number of calls may be under
-// way at once.
+// of to, until it ends; it owns conn and closes it. authority is what Authority made
+// for the sandbox; nil where it has none: then TLS is not intercepted, and a refusal is
+// a conn that is closed without a byte. With one, what can be told in HTTP is.
+// ctx is the execution's: when it ends so does the connection, and a call after that
+// does nothing. Any number of calls may be under way at once.
 //
 // Half a connection is ended by conn's CloseWrite; a conn that has none is closed
 // whole once the destination has sent its last byte.
-func (b *Broker) Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn) {
+func (b *Broker) Carry(ctx context.Context, job execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
 	defer conn.Close()
 	a := b.account(ctx, job)
 	if a == nil {
@@ -109,30 +131,26 @@ func (b *Broker) Carry(ctx context.Context, job execution.Job, to execution.Dest
 
 	host, rule, code := decide(job.Grant.Network, to)
 	d := destination{host, to.Port, rule}
-	if host == "" {
+	switch {
+	case host == "":
 		d.host = printable(to.Host)
+		b.refuse(ctx, job, a, d, question{}, code)
+	case code != "":
+		b.explain(ctx, job, a, d, authority, code, conn)
+	case rule.Mode == execution.NetworkIntercept:
+		b.intercept(ctx, job, a, d, authority, conn)
+	case rule.Mode == execution.NetworkTunnel:
+		b.tunnel(ctx, job, a, d, authority, conn)
+	default:
+		b.forwardTo(ctx, job, a, d, conn)
 	}
-	if code == "" {
-		if code = a.begin(time.Now()); code == "" {
-			defer a.release()
-		}
-	}
-	var addresses []netip.Addr
-	if code == "" {
-		addresses, code = b.lookUp(ctx, d.host, rule.Private)
-	}
-	if code != "" {
-		b.refuse(ctx, job, a, d, code)
-		return
-	}
-	b.forward(ctx, job, a, d, addresses, conn)
 }
 
 // refuse counts a refusal, and records it while there are not too many.
-func (b *Broker) refuse(ctx context.Context, job execution.Job, a *account, d destination, code string) {
-	b.counts.end(execution.EffectDeny, code)
+func (b *Broker) refuse(ctx context.Context, job execution.Job, a *account, d destination, q question, code string) {
+	b.counts.end(execution.EffectDeny, counted(code))
 	if record := a.refuse(code); record != "" {
-		b.records.denied(ctx, job, d, record)
+		b.records.denied(ctx, job, d, q, record)
 		return
 	}
 	b.counts.unrecorded.Add(1)
@@ -156,7 +174,7 @@ func (b *Broker) account(ctx context.Context, job execution.Job) *account {
 
 // Usage is what an execution has sent out and taken in.
 type Usage struct {
-	Requests   int64 // connections that the budget allowed, also those that came to nothing
+	Requests   int64 // connections, or requests, that the budget allowed, also those that came to nothing
 	Bytes      int64 // both ways
 	Unrecorded int64 // refusals that were counted and not recorded
 }

@@ -144,7 +144,7 @@ func TestFloodOfRefusalsDoesNotFloodTheLog(t *testing.T) {
 		all.Go(func() {
 			for range 500 {
 				program, gateway := net.Pipe()
-				b.Carry(t.Context(), job, execution.Destination{Host: "evil.test", Port: 443}, gateway)
+				b.Carry(t.Context(), job, nil, execution.Destination{Host: "evil.test", Port: 443}, gateway)
 				program.Close()
 			}
 		})

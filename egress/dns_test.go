@@ -201,7 +201,7 @@ func TestDeniedNameIsNeverLookedUp(t *testing.T) {
 	log := &memory{}
 	b := newBroker(t, Config{Recorder: log, Resolver: startLiar(t, dnsServer)})
 	job := jobTo(to, plenty)
-	job.Grant.Network.Rules = append(job.Grant.Network.Rules, execution.NetworkRule{Host: "*.tls.test", Ports: []int{443}, Mode: execution.NetworkIntercept})
+	job.Grant.Network.Rules = append(job.Grant.Network.Rules, execution.NetworkRule{Host: "*.tls.test", Ports: []int{443}, Mode: "quic"})
 	spent := jobTo(to, execution.NetworkBudget{})
 	spent.ID = "exec_2"
 	for _, tt := range []struct {

@@ -21,6 +21,20 @@ const (
 	codeUnrecorded = "audit_unavailable" // of a denial: the decision could not be recorded
 )
 
+// forwardTo carries the bytes of a connection to a destination that is open.
+func (b *Broker) forwardTo(ctx context.Context, job execution.Job, a *account, d destination, conn net.Conn) {
+	code := a.begin(time.Now())
+	if code == "" {
+		defer a.release()
+		var addresses []netip.Addr
+		if addresses, code = b.lookUp(ctx, d.host, d.rule.Private); code == "" {
+			b.forward(ctx, job, a, d, addresses, conn)
+			return
+		}
+	}
+	b.refuse(ctx, job, a, d, question{}, code)
+}
+
 // forward connects to the first of addresses, which are checked, that answers, and
 // carries bytes until either side ends. Each address that is tried is recorded
 // before, and the end of the attempt after.
@@ -29,7 +43,7 @@ func (b *Broker) forward(ctx context.Context, job execution.Job, a *account, d d
 	code := ""
 	for i, addr := range addresses {
 		to := netip.AddrPortFrom(addr, uint16(d.port))
-		seq, err := b.records.allowed(ctx, job, d, to)
+		seq, err := b.records.allowed(ctx, job, d, question{}, "", to)
 		if err != nil {
 			b.counts.end(execution.EffectDeny, codeUnrecorded)
 			return

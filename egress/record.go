@@ -21,8 +21,13 @@ const recordTimeout = 2 * time.Second
 // nothing but work shows whether the log has recovered.
 const unreadyAfterFailure = 30 * time.Second
 
-// maxRecordHost bounds the host in a record, in bytes: a program chose it.
-const maxRecordHost = 256
+// The bounds of what a program, or a policy, chose of a record, in bytes.
+const (
+	maxRecordHost   = 256
+	maxRecordMethod = 32
+	maxRecordPath   = 1 << 10
+	maxRecordCode   = 128
+)
 
 // Recorder is the audit log.
 type Recorder interface {
@@ -58,17 +63,29 @@ func (w *records) append(ctx context.Context, job execution.Job, r execution.Rec
 	return seq, nil
 }
 
-// allowed records that address is about to be connected to.
-func (w *records) allowed(ctx context.Context, job execution.Job, d destination, address netip.AddrPort) (uint64, error) {
-	return w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: &execution.EgressDecided{
-		Host: d.host, Port: d.port, Mode: d.rule.Mode, Effect: execution.EffectAllow, Address: address.String(),
-	}})
+// allowed records that address is about to be connected to. q and binding are of a
+// request.
+func (w *records) allowed(ctx context.Context, job execution.Job, d destination, q question, binding string, address netip.AddrPort) (uint64, error) {
+	decided := d.decided(q)
+	decided.Effect, decided.Address, decided.Binding = execution.EffectAllow, address.String(), binding
+	return w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: decided})
 }
 
-func (w *records) denied(ctx context.Context, job execution.Job, d destination, code string) {
-	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: &execution.EgressDecided{
-		Host: d.host, Port: d.port, Mode: d.rule.Mode, Effect: execution.EffectDeny, Code: code,
-	}}) // it is denied all the same, and append has logged it
+func (w *records) denied(ctx context.Context, job execution.Job, d destination, q question, code string) {
+	decided := d.decided(q)
+	decided.Effect, decided.Code = execution.EffectDeny, clip(code, maxRecordCode)
+	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: decided}) // it is denied all the same, and append has logged it
+}
+
+// decided is what records say of a destination, and of a request to it.
+func (d destination) decided(q question) *execution.EgressDecided {
+	decided := &execution.EgressDecided{
+		Host: d.host, Port: d.port, Mode: d.rule.Mode, Method: clip(q.method, maxRecordMethod), Path: clip(q.path, maxRecordPath),
+	}
+	if q.method != "" {
+		decided.Rule = d.rule.Host
+	}
+	return decided
 }
 
 func (w *records) ended(ctx context.Context, job execution.Job, e execution.EgressEnded) {
@@ -83,9 +100,12 @@ func (w *records) ready() error {
 }
 
 // printable returns host as it may stand in a record, where it has no normal form.
-func printable(host string) string {
-	if len(host) > maxRecordHost {
-		host = host[:maxRecordHost]
+func printable(host string) string { return clip(host, maxRecordHost) }
+
+// clip cuts text that a record has.
+func clip(text string, most int) string {
+	if len(text) > most {
+		text = text[:most]
 	}
-	return strings.ToValidUTF8(host, "\uFFFD")
+	return strings.ToValidUTF8(text, "\uFFFD")
 }

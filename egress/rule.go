@@ -42,13 +42,14 @@ func decide(n execution.Network, to execution.Destination) (host string, rule ex
 		return host, rule, codePortInvalid
 	}
 	rule, ok := match(n.Rules, execution.Destination{Host: host, Port: to.Port})
-	switch {
-	case !ok:
+	if !ok {
 		return host, rule, codeNotGranted
-	case rule.Mode != execution.NetworkForward:
-		return host, rule, codeUnsupported
 	}
-	return host, rule, ""
+	switch rule.Mode {
+	case execution.NetworkForward, execution.NetworkIntercept, execution.NetworkTunnel:
+		return host, rule, ""
+	}
+	return host, rule, codeUnsupported
 }
 
 // match returns the rule for to, whose host is normalised. One that names the host

@@ -12,7 +12,8 @@ import (
 type Stats struct {
 	Executions int   // that have used egress, and of which End was not called yet
 	Active     int64 // connections now, also those that are being decided
-	// Connections are those that came to their end, by what became of them.
+	// Connections are those that came to their end, of the mode intercept the requests,
+	// by what became of them.
 	Connections map[Outcome]uint64
 	BytesOut    uint64 // to destinations
 	BytesIn     uint64 // from destinations
@@ -21,7 +22,7 @@ type Stats struct {
 	RecordsFailed uint64 // records that could not be written
 }
 
-// Outcome is what became of a connection. Of one that was denied Code says why, of
+// Outcome is what became of a connection or request. Of one that was denied Code says why, of
 // one that was allowed how it ended, where not by either side's end. Codes are few.
 type Outcome struct {
 	Effect execution.Effect

@@ -31,6 +31,15 @@ func newBroker(cfg EgressConfig, log *audit.Log, logger *slog.Logger) (*egress.B
 	return egress.New(config)
 }
 
+// unintercepted is the broker for an executor whose sandboxes have no certificate
+// authority: TLS of theirs is not intercepted.
+type unintercepted struct{ *egress.Broker }
+
+// Carry implements executor.Egress.
+func (u unintercepted) Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn) {
+	u.Broker.Carry(ctx, job, nil, to, conn)
+}
+
 var _ gateway.Executor = carrying{}
 
 // carrying is the executor whose executions are told what they sent out, and are then

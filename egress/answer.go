@@ -1,0 +1,204 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/execgate/execgate/scrub"
+)
+
+// carry sends the request and passes the answer on. It returns a code where that did
+// not come to a good end.
+func (x *exchange) carry(t *http.Transport) string {
+	res, err := t.RoundTrip(x.out) // one round trip: redirects are the program's affair
+	if err != nil {
+		return x.failure(err, failureCode(err))
+	}
+	defer res.Body.Close()
+	x.status = res.StatusCode
+	known := x.account.known()
+	if x.withheld(res) {
+		return codeUnscrubbable
+	}
+	if head := size(res.Header, res.Status); x.account.take(head) < head {
+		return codeBytesSpent
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.socket(res, known)
+	}
+	x.begun = true
+	writeHead(x.w, res, known, x.q.method)
+	if code := x.copyBody(res, known); code != "" {
+		return code
+	}
+	for name, values := range res.Trailer {
+		for _, value := range values {
+			if name, value, ok := scrubbed(known, name, value); ok {
+				x.w.Header().Add(http.TrailerPrefix+name, value)
+			}
+		}
+	}
+	return ""
+}
+
+// failure says how an exchange ended that failed; code is what it looked like.
+func (x *exchange) failure(err error, code string) string {
+	switch {
+	case errors.Is(context.Cause(x.ctx), errIdle):
+		return codeIdle
+	case x.ended() != nil:
+		return codeCancelled
+	case errors.Is(err, errBytesSpent) || x.body.spent.Load():
+		return codeBytesSpent
+	case x.body.broken.Load() || x.guard != nil && x.guard.broken.Load():
+		return codeBodyInvalid
+	case x.r.Context().Err() != nil:
+		return codeDisconnected
+	}
+	return code
+}
+
+// withheld reports whether the program must not see an answer: one that cannot be
+// searched, where the binding says that it has to be.
+func (x *exchange) withheld(res *http.Response) bool {
+	if !x.bound.strict {
+		return false
+	}
+	encodings := res.Header.Values("Content-Encoding")
+	return res.StatusCode == http.StatusPartialContent || res.StatusCode == http.StatusSwitchingProtocols ||
+		slices.ContainsFunc(encodings, func(v string) bool { return v != "" && !strings.EqualFold(strings.TrimSpace(v), "identity") }) ||
+		len(res.TransferEncoding) > 0 && !slices.Equal(res.TransferEncoding, []string{"chunked"})
+}
+
+// writeHead passes the head of an answer on.
+func writeHead(w http.ResponseWriter, res *http.Response, known *scrub.Set, method string) {
+	h := w.Header()
+	length := res.Header.Get("Content-Length")
+	removeHops(res.Header)
+	res.Header.Del("Alt-Svc") // it would lead to where nothing is carried
+	for name, values := range res.Header {
+		for _, value := range values {
+			if name, value, ok := scrubbed(known, name, value); ok {
+				h.Add(name, value)
+			}
+		}
+	}
+	if h.Values("Content-Type") == nil {
+		h["Content-Type"] = nil // net/http would guess one
+	}
+	// With something to search for, the length is known at the end only.
+	if length != "" && (known == nil || method == http.MethodHead || res.StatusCode == http.StatusNotModified) {
+		h.Set("Content-Length", length)
+	}
+	w.WriteHeader(res.StatusCode)
+}
+
+// scrubbed returns a header without secrets; ok is false where its name has one.
+func scrubbed(known *scrub.Set, name, value string) (string, string, bool) {
+	if known == nil {
+		return name, value, true
+	}
+	return name, known.Text(value), known.Text(name) == name
+}
+
+// copyBody passes the body of an answer on, without secrets, and without holding more
+// of it than what may become one.
+func (x *exchange) copyBody(res *http.Response, known *scrub.Set) string {
+	live := res.ContentLength < 0 || strings.HasPrefix(strings.ToLower(res.Header.Get("Content-Type")), "text/event-stream")
+	out := newOutlet(x, known, live)
+	defer out.close()
+	if live { // its first byte may be long in coming
+		_ = out.control.Flush() // where it fails, so does the first write
+	}
+	buffer := largeBuffers.Get().(*[largeBuffer]byte)
+	defer largeBuffers.Put(buffer)
+	for {
+		n, err := res.Body.Read(buffer[:])
+		x.watch.touch()
+		if n > 0 {
+			if code := out.write(buffer[:n]); code != "" {
+				return code
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return out.end()
+		}
+		if err != nil {
+			return x.failure(err, codeBroken)
+		}
+	}
+}
+
+// sent is the body of a request on its way out.
+type sent struct {
+	from io.Reader
+	x    *exchange
+	n    atomic.Int64
+
+	// Why it has ended early: net/http then gives the request up, and says only that.
+	spent, broken atomic.Bool
+}
+
+var errBytesSpent = errors.New("the budget of bytes is spent")
+
+// Read implements io.Reader.
+func (s *sent) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	s.x.watch.touch()
+	granted := s.x.account.take(int64(n))
+	s.n.Add(granted)
+	s.x.broker.counts.bytesOut.Add(granted)
+	if granted < int64(n) {
+		s.spent.Store(true)
+		return int(granted), errBytesSpent
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.broken.Store(true)
+	}
+	return n, err
+}
+
+// watch calls an action when nothing has moved for too long, unless it was stopped.
+type watch struct {
+	idle time.Duration
+
+	mu    sync.Mutex
+	timer *time.Timer // nil once it was stopped
+}
+
+func newWatch(idle time.Duration, action func()) *watch {
+	w := &watch{idle: idle}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(idle, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.timer != nil {
+			action()
+		}
+	})
+	return w
+}
+
+func (w *watch) touch() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Reset(w.idle)
+	}
+}
+
+// stop returns once the action is not under way, and will not be.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.timer = nil
+}

@@ -1,0 +1,157 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// fresh is how long the addresses of a name are used by one connection of a program
+// before they are looked up, and checked, again.
+const fresh = 30 * time.Second
+
+// maxAnswerHead bounds the head of an answer, in bytes.
+const maxAnswerHead = 256 << 10
+
+// upstream is what one connection of a program is carried on to: the addresses of its
+// name, and the connections to one of them.
+type upstream struct {
+	broker *Broker
+	host   string
+	socket bool // for WebSockets, which are of HTTP/1.1
+
+	mu        sync.Mutex
+	addresses []netip.Addr
+	looked    time.Time
+	private   bool
+	address   netip.AddrPort // to which the transport connects, and to no other
+	transport *http.Transport
+	before    []*http.Transport // to other addresses
+}
+
+// dialError is why nothing was connected to.
+type dialError struct {
+	code string
+	err  error
+}
+
+func (e *dialError) Error() string { return e.code }
+func (e *dialError) Unwrap() error { return e.err }
+
+// candidates returns the addresses to try, the one in use first.
+func (u *upstream) candidates(ctx context.Context, private bool) ([]netip.Addr, string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.addresses != nil && u.private == private && time.Since(u.looked) < fresh {
+		return u.addresses, ""
+	}
+	found, code := u.broker.lookUp(ctx, u.host, private)
+	if code != "" {
+		return nil, code
+	}
+	if i := slices.Index(found, u.address.Addr()); i > 0 {
+		found = slices.Insert(slices.Delete(found, i, i+1), 0, u.address.Addr())
+	}
+	u.addresses, u.looked, u.private = found, time.Now(), private
+	return found, ""
+}
+
+// to returns the transport for one address, which is checked.
+func (u *upstream) to(address netip.AddrPort) *http.Transport {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.transport != nil && u.address == address {
+		return u.transport
+	}
+	if u.transport != nil {
+		u.before = append(u.before, u.transport)
+		if i := slices.Index(u.addresses, address.Addr()); i > 0 { // this one works, it seems
+			u.addresses = slices.Insert(slices.Delete(slices.Clone(u.addresses), i, i+1), 0, address.Addr())
+		}
+	}
+	u.address, u.transport = address, u.newTransport(address)
+	return u.transport
+}
+
+func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
+	b := u.broker
+	share := b.dialTimeout / time.Duration(max(len(u.addresses), 1))
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dial(ctx, address, share)
+			if err != nil {
+				return nil, &dialError{dialCode(ctx, err), err}
+			}
+			return stalling{conn, b.idleTimeout}, nil
+		},
+		TLSClientConfig:     &tls.Config{RootCAs: b.roots, ServerName: u.host, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: b.dialTimeout, DisableCompression: true,
+		MaxResponseHeaderBytes: maxAnswerHead, ResponseHeaderTimeout: b.idleTimeout, IdleConnTimeout: b.idleTimeout,
+		MaxIdleConnsPerHost: 16, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(!u.socket)
+	t.Protocols, t.ForceAttemptHTTP2 = protocols, !u.socket
+	return t
+}
+
+// close closes what nothing is sent through any more.
+func (u *upstream) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.transport != nil {
+		u.transport.CloseIdleConnections()
+	}
+	for _, t := range u.before {
+		t.CloseIdleConnections()
+	}
+}
+
+// stalling is a connection of which no write takes longer than it may.
+type stalling struct {
+	net.Conn
+	most time.Duration
+}
+
+// Write implements net.Conn.
+func (c stalling) Write(p []byte) (int, error) {
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.most)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Close implements net.Conn. It wakes who reads or writes: closing a stream need not.
+func (c stalling) Close() error {
+	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // where it fails, so has the connection
+	return c.Conn.Close()
+}
+
+// CloseWrite ends this way of the connection where that can be.
+func (c stalling) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// failureCode says why a round trip came to nothing.
+func failureCode(err error) string {
+	if e, ok := errors.AsType[*dialError](err); ok {
+		return e.code
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return codeCertificate
+	}
+	if isTimeout(err) {
+		return codeIdle
+	}
+	return codeUpstream
+}

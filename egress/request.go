@@ -1,0 +1,219 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// ServeHTTP decides one request, and carries it if it may leave.
+func (i *intercepted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !i.begin() {
+		return
+	}
+	defer i.under.Done()
+	d, q, code := i.decide(r)
+	if code == "" {
+		if code = i.account.begin(time.Now()); code == "" {
+			defer i.account.release()
+		}
+	}
+	if code != "" {
+		i.refuse(w, r, d, q, code)
+		return
+	}
+	i.forward(w, r, d, q)
+}
+
+// decide says whether a request may leave, as far as that needs no lookup.
+func (i *intercepted) decide(r *http.Request) (destination, question, string) {
+	d := i.to
+	if refused := r.Header.Get(refusedHeader); refused != "" && r.ProtoMajor == 1 {
+		return d, question{}, i.or(refused) // the guard's; it lets no other pass
+	}
+	q, code := ask(r, d, i.tls, i.slashes)
+	if i.code != "" || code != "" {
+		return d, q, i.or(code)
+	}
+	if d.rule, code = open(i.job.Grant.Network, d, q); code != "" {
+		return d, q, code
+	}
+	q.reason = i.broker.consult(r.Context(), i.job, d, q, r.ContentLength)
+	return d, q, q.reason.Code
+}
+
+func (i *intercepted) refuse(w http.ResponseWriter, r *http.Request, d destination, q question, code string) {
+	i.broker.refuse(r.Context(), i.job, i.account, d, q, code)
+	writeProblem(w, d, q, code)
+}
+
+// forward looks up, records, and sends a request that may leave.
+func (i *intercepted) forward(w http.ResponseWriter, r *http.Request, d destination, q question) {
+	to := i.requests
+	if q.socket {
+		to = i.sockets
+	}
+	addresses, code := to.candidates(r.Context(), d.rule.Private)
+	if code != "" {
+		i.refuse(w, r, d, q, code)
+		return
+	}
+	c, code := choose(i.job.Grant.Credentials, d, q)
+	if code != "" {
+		i.refuse(w, r, d, q, code)
+		return
+	}
+	x := newExchange(i, w, r, d, q, c)
+	defer x.close()
+	for _, addr := range addresses {
+		if x.try(to, netip.AddrPortFrom(addr, uint16(d.port))) {
+			break
+		}
+	}
+	x.finish()
+}
+
+// exchange is one request that may leave, with its answer.
+type exchange struct {
+	*intercepted
+	w     http.ResponseWriter
+	r     *http.Request
+	to    destination
+	q     question
+	bound bound
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	watch  *watch
+	out    *http.Request
+	body   *sent
+
+	status int
+	in     int64 // bytes of the answer
+	code   string
+	begun  bool // the answer has begun
+}
+
+var errIdle = errors.New("nothing has moved for too long")
+
+func newExchange(i *intercepted, w http.ResponseWriter, r *http.Request, d destination, q question, c bound) *exchange {
+	x := &exchange{intercepted: i, w: w, r: r, to: d, q: q, bound: c}
+	x.ctx, x.cancel = context.WithCancelCause(r.Context())
+	control := http.NewResponseController(w)
+	x.watch = newWatch(i.broker.idleTimeout, func() {
+		x.cancel(errIdle)
+		_ = control.SetReadDeadline(time.Unix(1, 0)) // wakes who waits for the program's body
+	})
+	x.body = &sent{from: r.Body, x: x}
+	return x
+}
+
+func (x *exchange) close() {
+	x.watch.stop()
+	x.cancel(nil)
+}
+
+// try sends the request to one address. It reports whether that was the last try:
+// where nothing could be connected to, another address may do.
+func (x *exchange) try(to *upstream, address netip.AddrPort) bool {
+	b := x.broker
+	seq, err := b.records.allowed(x.r.Context(), x.job, x.to, x.q, x.bound.tool, address)
+	if err != nil {
+		x.code = codeUnrecorded
+		return true
+	}
+	began, before := time.Now(), x.body.n.Load()
+	x.code = x.prepare()
+	if x.code == "" {
+		x.code = x.carry(to.to(address))
+	}
+	b.records.ended(x.r.Context(), x.job, execution.EgressEnded{
+		DecidedSeq: seq, BytesOut: x.body.n.Load() - before, BytesIn: x.in, Status: x.status,
+		WallMS: time.Since(began).Milliseconds(), Error: x.code,
+	})
+	return x.code != codeDialFailed && x.code != codeDialTimeout || x.r.Context().Err() != nil
+}
+
+// prepare makes the request that leaves, with what is bound to it. It is made once.
+func (x *exchange) prepare() string {
+	if x.out != nil {
+		return ""
+	}
+	scheme := "http"
+	if x.q.tls {
+		scheme = "https"
+	}
+	plain, err := url.PathUnescape(x.q.path)
+	if err != nil {
+		return codePathInvalid
+	}
+	out := (&http.Request{
+		Method: x.q.method, Host: x.to.authority(x.q.tls), Header: requestHeader(x.r, x.q.socket),
+		URL: &url.URL{
+			Scheme: scheme, Host: x.to.authority(x.q.tls), Path: plain, RawPath: x.q.path,
+			RawQuery: x.q.query, ForceQuery: x.q.bare,
+		},
+		Body: http.NoBody, ContentLength: x.r.ContentLength, ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(x.ctx)
+	if x.r.ContentLength != 0 && x.r.Body != nil && x.r.Body != http.NoBody {
+		out.Body = io.NopCloser(x.body)
+	} else {
+		out.ContentLength = 0
+	}
+	if code := x.lend(out); code != "" {
+		return code
+	}
+	if head := size(out.Header, out.Method, out.URL.RequestURI(), out.Host); x.account.take(head) < head {
+		return codeBytesSpent
+	}
+	x.out = out
+	return ""
+}
+
+// lend sets on out what is bound to it, and makes known what must not come back.
+func (x *exchange) lend(out *http.Request) string {
+	if x.bound.tool == "" {
+		return ""
+	}
+	if x.bound.strict && x.q.socket {
+		return codeUnscrubbable // before anything is fetched or sent
+	}
+	fields, code := x.broker.fetch(x.ctx, x.job, x.bound)
+	if code != "" {
+		return code
+	}
+	if x.bound.strict {
+		removeForms(out.Header, "Range") // a part of an answer may have a part of a secret
+		removeForms(out.Header, "If-Range")
+	}
+	values, code := inject(x.ctx, out, x.bound.binding, fields)
+	if code != "" {
+		return code
+	}
+	if err := x.account.learn(values); err != nil {
+		return codeBadCredential
+	}
+	return ""
+}
+
+// finish answers with a problem, where no answer has begun.
+func (x *exchange) finish() {
+	effect := execution.EffectAllow
+	if x.code == codeUnrecorded {
+		effect = execution.EffectDeny
+	}
+	x.broker.counts.end(effect, x.code)
+	switch {
+	case x.code == "":
+	case !x.begun:
+		writeProblem(x.w, x.to, x.q, x.code)
+	default:
+		panic(http.ErrAbortHandler) // the answer is not whole, and must not look so
+	}
+}

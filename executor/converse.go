@@ -133,6 +133,9 @@ func (c *conversation) send(streams *streams, start wire.Start) error {
 	}
 	go c.output.copy(&c.output.stdout, streams.stdout)
 	go c.output.copy(&c.output.stderr, streams.stderr)
+	if err := c.sb.tellAuthority(); err != nil {
+		return err
+	}
 	for _, file := range c.job.Files {
 		if err := wire.WriteFile(c.sb.control, wire.FrameFile, file.Path, int64(len(file.Content)), bytes.NewReader(file.Content)); err != nil {
 			return err

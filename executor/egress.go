@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,8 +16,12 @@ import (
 
 // Egress carries what programs send out.
 type Egress interface {
+	// Authority makes the certificate authority of one sandbox. Its first certificate
+	// is signed by itself and is what programs of the sandbox will trust; the key
+	// never leaves the gateway.
+	Authority() (*tls.Certificate, error)
 	// Carry serves one connection that a program of job has made, and returns when
-	// it is over; the executor then closes conn. to has the form of a name and a
+	// it is over; the executor then closes conn. authority is that of its sandbox. to has the form of a name and a
 	// port, came from inside the sandbox, and was compared with nothing: whether
 	// the program may reach it is decided here. ctx ends when the program has
 	// ended; conn is reset then, and Carry must return soon. It is called by many
@@ -24,7 +29,7 @@ type Egress interface {
 	//
 	// conn has CloseWrite() error, which ends one way, and Abort() error, which
 	// resets both, beside the methods of net.Conn.
-	Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn)
+	Carry(ctx context.Context, job execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn)
 }
 
 const (
@@ -80,8 +85,9 @@ func networkOf(n execution.Network) (*wire.Network, error) {
 // outbound takes the connections that the programs of one sandbox make. What a
 // sandbox does that its agent would not, it is ended for.
 type outbound struct {
-	egress  Egress
-	session *wire.Session
+	egress    Egress
+	authority *tls.Certificate
+	session   *wire.Session
 
 	mu  sync.Mutex
 	now *carrying // nil while no program runs that has a network
@@ -101,7 +107,7 @@ type carrying struct {
 // beginCarrying lets a program make connections.
 func (e *Executor) beginCarrying(sb *sandbox, job execution.Job, told wire.Network) *carrying {
 	if sb.outbound == nil {
-		sb.outbound = &outbound{egress: e.cfg.Egress, session: sb.session}
+		sb.outbound = &outbound{egress: e.cfg.Egress, authority: sb.authority, session: sb.session}
 		e.underWay.Go(sb.outbound.accept)
 	}
 	c := &carrying{job: job, round: sb.round, slots: make(chan struct{}, told.Connections)}
@@ -189,7 +195,7 @@ func (o *outbound) take(conn *wire.Conn) {
 	}
 	if c := o.joined(to.Round); c != nil {
 		over = c.ctx.Done()
-		c.carry(o.egress, conn, execution.Destination{Host: to.Name, Port: int(to.Port)})
+		c.carry(o, conn, execution.Destination{Host: to.Name, Port: int(to.Port)})
 	}
 	conn.Abort()
 	if conn.Drain(lateBytes) {
@@ -214,7 +220,7 @@ func (o *outbound) joined(round uint32) *carrying {
 }
 
 // carry has a connection carried. Where the program ends meanwhile it is reset.
-func (c *carrying) carry(egress Egress, conn *wire.Conn, to execution.Destination) {
+func (c *carrying) carry(o *outbound, conn *wire.Conn, to execution.Destination) {
 	defer c.tasks.Done()
 	defer context.AfterFunc(c.ctx, func() { conn.Abort() })()
 	select {
@@ -223,6 +229,6 @@ func (c *carrying) carry(egress Egress, conn *wire.Conn, to execution.Destinatio
 		return
 	}
 	defer func() { <-c.slots }()
-	egress.Carry(c.ctx, c.job, to, conn)
+	o.egress.Carry(c.ctx, c.job, o.authority, to, conn)
 	conn.Close()
 }

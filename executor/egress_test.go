@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -28,7 +29,9 @@ type echo struct {
 	serve func(ctx context.Context, name string, conn net.Conn)
 }
 
-func (e *echo) Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn) {
+func (e *echo) Authority() (*tls.Certificate, error) { return executor.NewTestAuthority() }
+
+func (e *echo) Carry(ctx context.Context, job execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
 	e.mu.Lock()
 	e.carried = append(e.carried, fmt.Sprintf("%s %s:%d", job.ID, to.Host, to.Port))
 	e.mu.Unlock()

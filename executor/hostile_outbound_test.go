@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -21,7 +22,9 @@ type counting struct {
 	serve            func(ctx context.Context, conn net.Conn)
 }
 
-func (c *counting) Carry(ctx context.Context, _ execution.Job, to execution.Destination, conn net.Conn) {
+func (c *counting) Authority() (*tls.Certificate, error) { return NewTestAuthority() }
+
+func (c *counting) Carry(ctx context.Context, _ execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
 	c.calls.Add(1)
 	now := c.now.Add(1)
 	defer c.now.Add(-1)
@@ -188,8 +191,12 @@ func TestHostileOutbound(t *testing.T) {
 					}
 				}
 				frames := wire.NewReader(control)
-				if _, err := frames.Next(map[wire.FrameType]int{wire.FrameStart: 1 << 20}); err != nil {
-					return
+				for begun := false; !begun; {
+					frame, err := frames.Next(map[wire.FrameType]int{wire.FrameAuthority: 1 << 16, wire.FrameStart: 1 << 20})
+					if err != nil {
+						return
+					}
+					begun = frame.Type == wire.FrameStart
 				}
 				go io.Copy(io.Discard, control)
 				wire.Write(control, wire.FrameStarted, nil)

@@ -30,7 +30,13 @@ func (e *Executor) park(ctx context.Context, tenant string, w Warm, image imageS
 	if err != nil {
 		return nil, err
 	}
-	if err := e.parkDriver(ctx, sb, parkable{image.Languages[w.Language], w.Preload}); err != nil {
+	if e.cfg.Egress != nil { // whatever will be granted
+		err = e.certify(sb)
+	}
+	if err == nil {
+		err = e.parkDriver(ctx, sb, parkable{image.Languages[w.Language], w.Preload})
+	}
+	if err != nil {
 		e.discard(sb)
 		return nil, err
 	}
@@ -48,7 +54,7 @@ func (e *Executor) parkDriver(ctx context.Context, sb *sandbox, driver parkable)
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartTimeout)
 	defer cancel()
 	process := wire.Process{
-		Argv: slices.Concat(driver.Command, driver.preload), Env: environment(nil), PIDs: sb.spec.Grant.Limits.PIDs,
+		Argv: slices.Concat(driver.Command, driver.preload), Env: environment(sb.startVariables(driver.Language)), PIDs: sb.spec.Grant.Limits.PIDs,
 		Stays: sb.stays, Fork: sb.forks,
 	}
 	if err := sb.park(ctx, process); err != nil {
@@ -64,6 +70,9 @@ func (sb *sandbox) park(ctx context.Context, process wire.Process) error {
 		if err := sb.openStreams(); err != nil {
 			return err
 		}
+	}
+	if err := sb.tellAuthority(); err != nil {
+		return err
 	}
 	if err := wire.WriteJSON(sb.control, wire.FramePark, process); err != nil {
 		return err

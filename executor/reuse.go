@@ -176,7 +176,10 @@ func (r *reused) open(ctx context.Context, engine *engine, s spec, job execution
 	}
 	language := image.Languages[job.Language]
 	sb.keep, sb.forks, sb.reuse, sb.made = wire.KeepReuse, language.Fork, r.keyOf(job, image), time.Now()
-	if language.Session && !language.Text {
+	if len(job.Grant.Network.Rules) > 0 {
+		err = r.e.certify(sb)
+	}
+	if err == nil && language.Session && !language.Text {
 		sb.driver = &parkable{language, r.e.pool.preload(job, image)}
 		err = r.e.parkDriver(ctx, sb, *sb.driver)
 	}

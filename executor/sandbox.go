@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -47,6 +48,9 @@ type sandbox struct {
 	stays  bool      // its driver takes further jobs
 	forks  bool      // its driver forks for each job
 	round  uint32    // programs that it was given
+
+	authority     *tls.Certificate // that programs trust; nil until one needs it
+	authorityTold bool             // to the agent
 
 	outbound *outbound // nil until a program has a network
 

@@ -75,7 +75,13 @@ func (e *Executor) OpenSession(ctx context.Context, s execution.Session) error {
 	sb.keep = wire.KeepSession
 	if language := image.Languages[s.Language]; language.Session {
 		sb.stays = true
-		if err := e.parkDriver(ctx, sb, parkable{Language: language}); err != nil {
+		if e.cfg.Egress != nil && language.trustAtStart() { // each execution has a network of its own
+			err = e.certify(sb)
+		}
+		if err == nil {
+			err = e.parkDriver(ctx, sb, parkable{Language: language})
+		}
+		if err != nil {
 			e.discard(sb)
 			return err
 		}

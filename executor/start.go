@@ -27,6 +27,14 @@ func (c *conversation) start(image imageState) (wire.Start, error) {
 	if err != nil {
 		return wire.Start{}, err
 	}
+	if network != nil {
+		if err := c.e.certify(sb); err != nil {
+			return wire.Start{}, err
+		}
+		for _, name := range trustVariables {
+			own[name] = wire.TrustPath
+		}
+	}
 	own["EXECGATE_EXECUTION"], own["EXECGATE_RESULT"] = job.ID, wire.ResultPath
 
 	start := wire.Start{
@@ -44,7 +52,7 @@ func (c *conversation) start(image imageState) (wire.Start, error) {
 	}
 	if sb.stays || sb.forks {
 		// What it starts with outlasts the job, whose variables come with it.
-		start.Process.Stays, own = sb.stays, nil
+		start.Process.Stays, own = sb.stays, sb.startVariables(image.Languages[job.Language])
 	}
 	start.Process.Env = environment(own)
 	return start, nil

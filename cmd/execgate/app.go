@@ -86,13 +86,13 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if err := setCeilings(engine, cfg.Policy.Ceilings); err != nil {
 		return nil, err
 	}
-	if a.broker, err = newBroker(cfg.Egress, a.log, logger); err != nil {
+	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
+		return nil, err
+	}
+	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, logger); err != nil {
 		return nil, err
 	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, a.broker, logger); err != nil {
-		return nil, err
-	}
-	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
 	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, tools.Facts(), a.executor.Renew, logger); err != nil {

@@ -48,6 +48,9 @@ type EgressConfig struct {
 	// Resolver is the address of a DNS server; empty: the operating system looks
 	// names up.
 	Resolver string `yaml:"resolver"`
+	// CAFile is the path of a file with authorities, beside those of the system, that
+	// destinations' certificates may be from; empty: there are no more.
+	CAFile string `yaml:"ca_file"`
 }
 
 func defaultVault() VaultConfig {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
@@ -12,13 +15,25 @@ import (
 	"github.com/execgate/execgate/gateway"
 )
 
-func newBroker(cfg EgressConfig, log *audit.Log, logger *slog.Logger) (*egress.Broker, error) {
+// newBroker returns the way out of sandboxes. It asks decider about each request where
+// a grant says so, and keys requests with what lender lends.
+func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender *lender, logger *slog.Logger) (*egress.Broker, error) {
 	networks, err := cfg.networks()
+	if err != nil {
+		return nil, err
+	}
+	asks, err := gateway.NewEgressDecider(decider, logger)
 	if err != nil {
 		return nil, err
 	}
 	config := egress.Config{
 		Recorder: log, AllowedNetworks: networks, IdleTimeout: milliseconds(cfg.IdleTimeoutMS), Logger: logger,
+		Decider: asks, Credentials: lender,
+	}
+	if cfg.CAFile != "" {
+		if config.Roots, err = authorities(cfg.CAFile); err != nil {
+			return nil, fmt.Errorf("egress.ca_file: %w", err)
+		}
 	}
 	if cfg.Resolver != "" {
 		config.Resolver = &net.Resolver{
@@ -31,14 +46,23 @@ func newBroker(cfg EgressConfig, log *audit.Log, logger *slog.Logger) (*egress.B
 	return egress.New(config)
 }
 
-// unintercepted is the broker for an executor whose sandboxes have no certificate
-// authority: TLS of theirs is not intercepted.
-type unintercepted struct{ *egress.Broker }
-
-// Carry implements executor.Egress.
-func (u unintercepted) Carry(ctx context.Context, job execution.Job, to execution.Destination, conn net.Conn) {
-	u.Broker.Carry(ctx, job, nil, to, conn)
+// authorities are those of the system and those in a file.
+func authorities(path string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificates in PEM", path)
+	}
+	return pool, nil
 }
+
+var _ executor.Egress = (*egress.Broker)(nil)
 
 var _ gateway.Executor = carrying{}
 

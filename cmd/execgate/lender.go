@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/store"
@@ -54,9 +55,15 @@ func newVault(cfg vault.Config, in *store.Store) (*vault.Vault, *store.Leases, e
 	return lender, leases, nil
 }
 
+// lends is what lends to executions and, at first use, to what they send out.
+type lends interface {
+	gateway.Lender
+	egress.Credentials
+}
+
 // lender is who lends, with what is to be done for it as long as the gateway serves.
 type lender struct {
-	gateway.Lender
+	lends
 	vault  *vault.Vault  // nil: there is none
 	leases *store.Leases // with vault
 }
@@ -73,9 +80,9 @@ func newLender(cfg VaultConfig, devFile string, in *store.Store, log *audit.Log,
 		return nil, usage("--dev-credentials is for a gateway without a Vault, and vault.address names one")
 	case devFile != "":
 		file, err := vault.NewFile(vault.FileConfig{Path: devFile, Record: record, Logger: logger})
-		return &lender{Lender: file}, err
+		return &lender{lends: file}, err
 	case cfg.Address == "":
-		return &lender{Lender: vault.Unconfigured{}}, nil
+		return &lender{lends: vault.Unconfigured{}}, nil
 	}
 	v, leases, err := newVault(vault.Config{
 		Address: cfg.Address, Plaintext: cfg.Plaintext, CAFile: cfg.CAFile, ServerName: cfg.ServerName,
@@ -90,7 +97,7 @@ func newLender(cfg VaultConfig, devFile string, in *store.Store, log *audit.Log,
 	if err != nil {
 		return nil, err
 	}
-	return &lender{Lender: v, vault: v, leases: leases}, nil
+	return &lender{lends: v, vault: v, leases: leases}, nil
 }
 
 // reconcile ends what an earlier life of the gateway has lent, before anything else

@@ -32,6 +32,8 @@ var fromGateway = map[wire.FrameType]int{
 	wire.FrameSignal: 5,
 	wire.FrameSync:   0,
 	wire.FrameFetch:  1 << 14,
+
+	wire.FrameAuthority: 1 << 16,
 }
 
 // Main runs the agent and returns its exit code. With "exec" as its first
@@ -84,6 +86,7 @@ type agent struct {
 	zygote *zygote  // forks for each job
 
 	addresses addresses // that names are given
+	trust     trust     // what programs are to trust
 }
 
 // serve speaks with the gateway until the gateway ends the session.
@@ -142,6 +145,8 @@ func (a *agent) follow() error {
 			a.unfit = nil
 		case wire.FrameFetch:
 			err = a.fetch(frame)
+		case wire.FrameAuthority:
+			a.certify(frame)
 		case wire.FramePark:
 			err = a.park(frame)
 		case wire.FrameStart:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -39,6 +40,9 @@ func (r *round) begin() (err error) {
 		return err
 	}
 	if r.start.Network != nil {
+		if err := a.trust.lay(); err != nil {
+			return err
+		}
 		if r.network, err = a.connect(r.start.Round, *r.start.Network); err != nil {
 			return err
 		}
@@ -131,6 +135,9 @@ func (r *round) refuse(unfit error) wire.Exited {
 	exited := wire.Exited{ExitCode: exitCannotRun, PeakMemory: cgroupNow.counters().peak, Stayed: r.agent.stayed()}
 	if isFull(unfit) {
 		exited.FullMounts = []string{wire.Workspace}
+		if errors.Is(unfit, errTrust) {
+			exited.FullMounts = []string{path.Dir(wire.TrustPath)}
+		}
 	}
 	return exited
 }

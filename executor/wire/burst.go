@@ -123,10 +123,11 @@ func (c *prompt) look(p []byte) {
 }
 
 // followed reports whether another frame comes soon after one of this type: the
-// end of a short program after its start, and after its result.
+// end of a short program after its start, and after its result; a driver to park, or
+// a program, after the certificate that is for it.
 func followed(typ FrameType) bool {
 	switch typ {
-	case FrameFile, FrameStarted, FrameResult, FrameArtifact:
+	case FrameFile, FrameStarted, FrameResult, FrameArtifact, FrameAuthority:
 		return true
 	}
 	return false

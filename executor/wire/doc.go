@@ -10,9 +10,9 @@
 // On the control stream, in this order:
 //
 //	agent -> gateway   hello
-//	gateway -> agent   park?
+//	gateway -> agent   authority?, park?
 //	agent -> gateway   parked, where it was asked to
-//	gateway -> agent   file*, start
+//	gateway -> agent   authority?, file*, start
 //	agent -> gateway   started
 //	gateway -> agent   signal*
 //	agent -> gateway   result?, artifact*, exited

@@ -30,6 +30,8 @@ const (
 	FrameContent  FrameType = 13 // agent: the file that was fetched
 	FrameDone     FrameType = 14 // agent: Done as JSON
 	FrameCleaned  FrameType = 15 // agent: Cleaned as JSON
+	// gateway: the certificate, as PEM, of the authority that the sandbox's programs are to trust
+	FrameAuthority FrameType = 16
 )
 
 // headerSize is the size of a frame's header: type, then the length of the

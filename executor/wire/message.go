@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Version is the version of this protocol. Both sides are built together, so a
 // difference means a wrong agent binary and refuses the sandbox.
-const Version = 4
+const Version = 5
 
 // Paths inside every sandbox.
 const (
@@ -12,6 +12,9 @@ const (
 	AgentPath   = "/execgate/agent" // the agent binary
 	Workspace   = "/workspace"      // the program's working directory
 	ResultPath  = "/tmp/.execgate-result"
+	// TrustPath is a file of certificates, as PEM: those that the image trusts, and
+	// that of a FrameAuthority.
+	TrustPath = "/tmp/.execgate-trust.pem"
 )
 
 // ReadyVariable names the descriptor on which a driver that is parked, or that

@@ -43,6 +43,9 @@ func TestFramesAreGolden(t *testing.T) {
 				Secrets: []wire.SecretFile{{Path: "/tmp/db.json", Content: "{}\n"}},
 			})
 		},
+		"authority": func(w io.Writer) error {
+			return wire.Write(w, wire.FrameAuthority, []byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
+		},
 		"started": func(w io.Writer) error { return wire.Write(w, wire.FrameStarted, nil) },
 		"signal":  func(w io.Writer) error { return wire.Write(w, wire.FrameSignal, wire.SignalPayload(15, 2)) },
 		"result":  func(w io.Writer) error { return wire.Write(w, wire.FrameResult, []byte(`{"sum":15}`)) },
@@ -97,6 +100,7 @@ var everything = map[wire.FrameType]int{
 	wire.FrameHello: 1 << 16, wire.FrameFile: 1 << 16, wire.FrameStart: 1 << 16, wire.FrameStarted: 0,
 	wire.FramePark: 1 << 16, wire.FrameParked: 0, wire.FrameSignal: 5, wire.FrameResult: 1 << 16, wire.FrameArtifact: 1 << 16, wire.FrameExited: 1 << 16,
 	wire.FrameSync: 0, wire.FrameFetch: 1 << 16, wire.FrameContent: 1 << 16, wire.FrameDone: 1 << 16, wire.FrameCleaned: 1 << 16,
+	wire.FrameAuthority: 1 << 16,
 }
 
 func TestReaderRefuses(t *testing.T) {

@@ -21,6 +21,16 @@ test_variables_that_steer_something_are_denied if {
 	}
 }
 
+# What names the certificates that a sandbox's programs are to trust.
+test_variables_of_trust_are_denied if {
+	every name in [
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+		"GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED",
+	] {
+		denied_only(decision_for_env("default", [name]), "env_not_granted")
+	}
+}
+
 test_variables_of_another_form_are_denied if {
 	every name in ["", "mode", "1A", "A-B", "A=B", "A B", "A\n", "\nA", "_A", "Ä", "http_proxy"] {
 		denied_only(decision_for_env("default", [name]), "env_not_granted")

@@ -149,6 +149,11 @@ func (c Credential) validateInject() error {
 		if len(c.Bind) == 0 {
 			return errors.New("bind is empty, so that it could be used nowhere")
 		}
+		for i, b := range c.Bind {
+			if err := b.validate(); err != nil {
+				return fmt.Errorf("bind %d: %w", i, err)
+			}
+		}
 	case InjectFile:
 		if !ValidSecretPath(c.FilePath) {
 			return fmt.Errorf("file_path %.200q is no file below /tmp, or /workspace without /workspace/out", c.FilePath)
@@ -162,6 +167,23 @@ func (c Credential) validateInject() error {
 	}
 	if c.FilePath != "" && c.Inject != InjectFile || c.EnvName != "" && c.Inject != InjectEnv {
 		return errors.New("file_path and env_name are of the inject that they are named for")
+	}
+	return nil
+}
+
+// modes are those in which a credential is set on a request.
+var modes = []string{"bearer", "basic", "header", "query", "sigv4"}
+
+func (b Binding) validate() error {
+	switch {
+	case b.Host == "" || strings.HasPrefix(b.Host, "*"):
+		return fmt.Errorf("host %.300q is not one name: a credential goes to one place", b.Host)
+	case b.Port < 1 || b.Port > 65535:
+		return fmt.Errorf("%d is not a port", b.Port)
+	case !slices.Contains(modes, b.Mode):
+		return fmt.Errorf("mode %.100q is none of %s", b.Mode, strings.Join(modes, ", "))
+	case (b.Mode == "header" || b.Mode == "query") && b.Name == "":
+		return fmt.Errorf("name is missing, of the %s", b.Mode)
 	}
 	return nil
 }

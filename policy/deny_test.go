@@ -171,8 +171,6 @@ func TestDenialIsDecodedStrictly(t *testing.T) {
 
 func TestUnsupportedDenies(t *testing.T) {
 	for name, test := range map[string]struct{ field, value, says string }{
-		"network":      {"network", `{"rules": [{"host": "pypi.org", "ports": [443], "mode": "intercept"}]}`, "network.rules"},
-		"credentials":  {"credentials", `[{"tool": "github", "inject": "egress"}]`, "credentials"},
 		"obligation":   {"obligations", `[{"type": "watermark", "must": true}]`, "watermark"},
 		"said nothing": {"obligations", `[{"type": "watermark", "ink": "red"}]`, "watermark"},
 	} {

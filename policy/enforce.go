@@ -132,12 +132,6 @@ func (d *document) flaw(honoured []string) *execution.Reason {
 // unsupported names the first part of an allow that this gateway cannot carry
 // out. To leave it out would be to run under another decision than was made.
 func (d *document) unsupported(honoured []string) string {
-	switch {
-	case slices.ContainsFunc(d.network.rules, func(r execution.NetworkRule) bool { return r.Mode != "" && r.Mode != execution.NetworkForward }):
-		return "network.rules of another mode than forward"
-	case slices.ContainsFunc(d.credentials, func(c execution.Credential) bool { return c.Inject == execution.InjectEgress }):
-		return "credentials with the inject egress"
-	}
 	for _, o := range d.obligations {
 		if o.Must && !slices.Contains(honoured, o.Type) {
 			return fmt.Sprintf("the obligation %.100q", o.Type)

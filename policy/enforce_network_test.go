@@ -107,6 +107,10 @@ func TestNetworkAndCredentialsThatMakeNoSense(t *testing.T) {
 		"a file that climbs":       {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "file", "file_path": "/tmp/../etc/passwd"`), "file_path"},
 		"a file that is taken":     {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "file", "file_path": "/workspace/out/key"`), "file_path"},
 		"uses of a variable":       {"credentials", lease(`"ttl_s"`, `"max_uses": 1, "ttl_s"`), "max_uses"},
+		"a binding of everywhere":  {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "egress", "bind": [{"host": "*.example.com", "port": 443, "mode": "bearer"}]`), "not one name"},
+		"a binding without a port": {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "egress", "bind": [{"host": "a.example.com", "mode": "bearer"}]`), "not a port"},
+		"a header without a name":  {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "egress", "bind": [{"host": "a.example.com", "port": 443, "mode": "header"}]`), "name is missing"},
+		"no binding":               {"credentials", lease(`"inject": "env", "env_name": "DB"`, `"inject": "egress"`), "bind is empty"},
 		"unknown engine":           {"credentials", lease(`"engine": "database"`, `"engine": "transit"`), "engine"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,8 @@ type lending struct {
 	*gatewayUnderTest
 	vault    *vaulttest.Server
 	postgres *vaulttest.Postgres
+	tools    []string       // of the tenant default; nil: those that read the database
+	network  map[string]any // of the tenant default; nil: the way to the database
 }
 
 // startLending starts a gateway whose tenant default has the tool reports-db. Address
@@ -163,9 +165,15 @@ func (l *lending) policy(t *testing.T) string {
 	tenant := data["tenants"].(map[string]any)["default"].(map[string]any)
 	tenant["images"] = []string{"python", "node", "psql"}
 	tenant["tools"] = []string{"reports-db", "read-reports"}
+	if l.tools != nil {
+		tenant["tools"] = l.tools
+	}
 	tenant["network"] = map[string]any{
 		"rules":  []any{map[string]any{"host": databaseHost, "ports": []int{l.postgres.Port}, "mode": "forward", "private": true}},
 		"budget": map[string]any{"requests": 100, "bytes": 1 << 20, "requests_per_s": 50, "connections": 8},
+	}
+	if l.network != nil {
+		tenant["network"] = l.network
 	}
 	if text, err = json.Marshal(data); err != nil {
 		t.Fatal(err)

@@ -112,7 +112,7 @@ func (c *toolCall) settle(d execution.Decision) (execution.Decision, error) {
 	case c.tool == nil && d.Allowed():
 		d = refuse(d, codeToolNotGranted, "there is no tool of this name")
 	case c.tool != nil && unanswered(d) == nil && !hasReason(d.Reasons, codeToolNotGranted, codeToolUnsupported):
-		d = refuse(d, codeToolUnsupported, fmt.Sprintf("tools of the kind %s need the egress broker, which this gateway does not have", c.tool.Kind))
+		d = refuse(d, codeToolUnsupported, fmt.Sprintf("tools of the kind %s have no call of their own here: use one of the kind container", c.tool.Kind))
 	}
 	d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
 	return d, nil

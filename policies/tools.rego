@@ -53,7 +53,7 @@ refused contains reason(rego.metadata.rule(), object.get(input, ["action", "tool
 #   id: tools.kind
 #   code: tool_unsupported
 #   message: "This tool is granted, but this gateway cannot call it: "
-#   remediation: Tools of the kinds http and egress need the egress broker, which this gateway does not have. Use a tool of the kind container.
+#   remediation: Tools of the kind egress are for code, which names them in tools; those of the kind http have no call yet. Use a tool of the kind container.
 refused contains reason(
 	rego.metadata.rule(),
 	concat(" is of the kind ", [object.get(input, ["action", "tool"], ""), called.kind]), "",

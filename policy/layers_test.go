@@ -147,7 +147,7 @@ func TestTenantDoesNotMendTheOrganisations(t *testing.T) {
 		},
 		"a credential that cannot be lent": {
 			map[string]string{"credentials": `[{"tool": "github", "inject": "egress"}]`},
-			`{"effect": "allow", "credentials": []}`, execution.CodePolicyUnsupported,
+			`{"effect": "allow", "credentials": []}`, execution.CodePolicyInvalid,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

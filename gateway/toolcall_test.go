@@ -277,7 +277,7 @@ func TestToolCallsThatAreRefused(t *testing.T) {
 		"a long name":                  {nil, strings.Repeat("a", 65), fitting, 400, "tool_name_invalid", "", "", 0},
 		"a megabyte":                   {nil, "adder", `{"arguments": {"a": "` + strings.Repeat("x", 1<<20) + `"}}`, 413, "", "", "", 0},
 		"another reason":               {denies("budget_spent"), "adder", fitting, 403, "", "", "budget_spent", 1},
-		"a tool without a call yet":    {nil, "weather", fitting, 403, "", "", "egress broker", 1},
+		"a tool without a call yet":    {nil, "weather", fitting, 403, "", "", "no call of their own", 1},
 		"what needs an approval":       {held, "adder", fitting, 403, "", "", "which only an execution can await", 1},
 	} {
 		t.Run(name, func(t *testing.T) {

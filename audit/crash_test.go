@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -29,7 +30,9 @@ func TestMain(m *testing.M) {
 // appendUntilKilled appends executions from several goroutines and writes a line
 // for each record that was acknowledged.
 func appendUntilKilled(state string) {
-	l, err := New(Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes})
+	l, err := New(Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes,
+		Budget: time.Minute, // it is about kills, and not about a disk that is slow
+	})
 	if err != nil {
 		fmt.Println("fail", err)
 		os.Exit(1)

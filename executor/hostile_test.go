@@ -33,7 +33,7 @@ type hostile struct {
 
 // startAllowance is what creating and starting a sandbox may take on a machine
 // that runs other hostile programs at the same time.
-const startAllowance = 3 * time.Second
+const startAllowance = 6 * time.Second
 
 // late is how far past its limit an execution may end.
 const late = time.Second

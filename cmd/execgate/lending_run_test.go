@@ -334,7 +334,9 @@ func TestToolWithoutVault(t *testing.T) {
 	t.Parallel()
 	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}}
 	needsEngine(t)
-	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), map[string]string{"EXECGATE_POLICY_FOLDER": l.policy(t)})
+	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), map[string]string{
+		"EXECGATE_POLICY_FOLDER": l.policy(t), "EXECGATE_EXECUTOR_IMAGES": psqlImages(t),
+	})
 	l.args = []string{"--config", l.config(t)}
 	l.start()
 	l.waitReady()

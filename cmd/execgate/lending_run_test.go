@@ -291,10 +291,9 @@ func TestVaultFailsWhileExecutionsRun(t *testing.T) {
 	}
 	t.Run("token revoked by hand", func(t *testing.T) {
 		running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
-		eventually(t, 30*time.Second, "the lease is issued", func() bool { return l.tokens(t) == 1 })
-		for _, r := range l.recordsOf(execution.RecordLeaseIssued)[len(l.recordsOf(execution.RecordLeaseIssued))-1:] {
-			l.vault.Do(t, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": r.Lease.Accessor})
-		}
+		eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.recordsOf(execution.RecordLeaseIssued)) == 1 })
+		issued := l.recordsOf(execution.RecordLeaseIssued)[0]
+		l.vault.Do(t, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": issued.Lease.Accessor})
 		if e := (<-running).ok(t); e.Stdout != "done\n" {
 			t.Errorf("%+v", e)
 		}

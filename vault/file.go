@@ -126,23 +126,7 @@ func (f *File) Lend(ctx context.Context, asked execution.Loan) (execution.Lent, 
 	if twice {
 		return execution.Lent{}, fmt.Errorf("lend: execution %s has a loan already", n.id)
 	}
-	var lent execution.Lent
-	for _, c := range asked.Credentials {
-		if !exposed(c) {
-			continue
-		}
-		l := n.tools[c.Tool]
-		if err := f.issue(ctx, l); err != nil {
-			return execution.Lent{}, err
-		}
-		fields, public, err := l.value()
-		if err != nil {
-			return execution.Lent{}, err
-		}
-		lent.Leases = append(lent.Leases, public)
-		lent.Exposed = append(lent.Exposed, execution.Exposed{Credential: c, Fields: fields})
-	}
-	return lent, nil
+	return n.expose(ctx, asked.Credentials, f.issue)
 }
 
 // Value is as that of Vault.
@@ -150,22 +134,7 @@ func (f *File) Value(ctx context.Context, executionID, tool string) (map[string]
 	f.mu.Lock()
 	n := f.loans[executionID]
 	f.mu.Unlock()
-	if n == nil || n.tools[tool] == nil {
-		return nil, execution.Lease{}, notLent(tool)
-	}
-	l := n.tools[tool]
-	if err := l.reserve(); err != nil {
-		return nil, execution.Lease{}, err
-	}
-	if err := f.issue(ctx, l); err != nil {
-		l.giveBack()
-		return nil, execution.Lease{}, err
-	}
-	fields, public, err := l.value()
-	if err != nil {
-		l.giveBack()
-	}
-	return fields, public, err
+	return n.use(ctx, tool, f.issue)
 }
 
 // issue records that the value is given away, before it is.

@@ -47,23 +47,7 @@ func (v *Vault) lend(ctx context.Context, n *loan, credentials []execution.Crede
 	if !slices.ContainsFunc(credentials, exposed) {
 		return execution.Lent{}, v.available(ctx)
 	}
-	var lent execution.Lent
-	for _, c := range credentials {
-		if !exposed(c) {
-			continue
-		}
-		l := n.tools[c.Tool]
-		if err := v.issue(ctx, l); err != nil {
-			return execution.Lent{}, err
-		}
-		fields, public, err := l.value()
-		if err != nil {
-			return execution.Lent{}, err
-		}
-		lent.Leases = append(lent.Leases, public)
-		lent.Exposed = append(lent.Exposed, execution.Exposed{Credential: c, Fields: fields})
-	}
-	return lent, nil
+	return n.expose(ctx, credentials, v.issue)
 }
 
 // newLoan checks what is asked for, and says which credentials share a token: those
@@ -110,24 +94,7 @@ const maxSeconds = 1 << 32
 // before anybody has it. A use past the credential's end, beyond max_uses or after
 // Revoke is refused with KindDenied.
 func (v *Vault) Value(ctx context.Context, executionID, tool string) (map[string]execution.Secret, execution.Lease, error) {
-	n := v.find(executionID)
-	if n == nil || n.tools[tool] == nil {
-		return nil, execution.Lease{}, notLent(tool)
-	}
-	l := n.tools[tool]
-	if err := l.reserve(); err != nil {
-		return nil, execution.Lease{}, err
-	}
-	err := v.issue(ctx, l)
-	if err == nil {
-		var fields map[string]execution.Secret
-		var public execution.Lease
-		if fields, public, err = l.value(); err == nil {
-			return fields, public, nil
-		}
-	}
-	l.giveBack()
-	return nil, execution.Lease{}, err
+	return v.find(executionID).use(ctx, tool, v.issue)
 }
 
 // issue reads the credential, unless that was done.

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -122,6 +123,50 @@ func (l *lease) isIssued() bool {
 // exposed reports whether the program itself is given the value.
 func exposed(c execution.Credential) bool {
 	return c.Inject == execution.InjectFile || c.Inject == execution.InjectEnv
+}
+
+// expose has what the program itself is given issued, in the order that was asked for.
+// After an error nothing of it may be used.
+func (n *loan) expose(ctx context.Context, credentials []execution.Credential, issue func(context.Context, *lease) error) (execution.Lent, error) {
+	var lent execution.Lent
+	for _, c := range credentials {
+		if !exposed(c) {
+			continue
+		}
+		l := n.tools[c.Tool]
+		if err := issue(ctx, l); err != nil {
+			return execution.Lent{}, err
+		}
+		fields, public, err := l.value()
+		if err != nil {
+			return execution.Lent{}, err
+		}
+		lent.Leases = append(lent.Leases, public)
+		lent.Exposed = append(lent.Exposed, execution.Exposed{Credential: c, Fields: fields})
+	}
+	return lent, nil
+}
+
+// use is one use of what was lent for tool, which is issued if it was not yet. A nil
+// loan has nothing.
+func (n *loan) use(ctx context.Context, tool string, issue func(context.Context, *lease) error) (map[string]execution.Secret, execution.Lease, error) {
+	if n == nil || n.tools[tool] == nil {
+		return nil, execution.Lease{}, notLent(tool)
+	}
+	l := n.tools[tool]
+	if err := l.reserve(); err != nil {
+		return nil, execution.Lease{}, err
+	}
+	err := issue(ctx, l)
+	if err == nil {
+		var fields map[string]execution.Secret
+		var public execution.Lease
+		if fields, public, err = l.value(); err == nil {
+			return fields, public, nil
+		}
+	}
+	l.giveBack()
+	return nil, execution.Lease{}, err
 }
 
 // change is the body of a record about the lease.

@@ -3,6 +3,8 @@ package execution
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // NetworkMode says how connections to a destination are carried.
@@ -109,18 +111,15 @@ func (r NetworkRule) validate() error {
 // Opens reports whether the rule is for that name and port, where name is in its one
 // form.
 func (r NetworkRule) Opens(to Destination) bool {
-	for _, port := range r.Ports {
-		if port == to.Port {
-			return r.names(to.Host)
-		}
-	}
-	return false
+	return slices.Contains(r.Ports, to.Port) && r.Names(to.Host)
 }
 
-func (r NetworkRule) names(host string) bool {
-	if len(r.Host) > 2 && r.Host[:2] == "*." {
-		suffix := r.Host[1:] // with its dot: the name itself is not below it
-		return len(host) > len(suffix) && host[len(host)-len(suffix):] == suffix
+// Names reports whether the rule's host is that name, or one for all names below
+// which it is. Of two rules it says so too of the narrower one's host.
+func (r NetworkRule) Names(host string) bool {
+	suffix, below := strings.CutPrefix(r.Host, "*")
+	if below && len(suffix) > 1 && suffix[0] == '.' { // with its dot: the name itself is not below it
+		return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
 	}
 	return host != "" && host == r.Host
 }

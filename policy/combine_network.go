@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -39,7 +38,7 @@ func (n network) narrowed(by network) network {
 // meet is what both rules open: of two names the one below the other, and of ports,
 // methods and paths those of both. A mode is never changed into another.
 func meet(a, b execution.NetworkRule) (execution.NetworkRule, bool) {
-	host, ok := narrowerName(a.Host, b.Host)
+	host, ok := narrower(a, b)
 	if !ok || a.Mode != b.Mode {
 		return execution.NetworkRule{}, false
 	}
@@ -55,19 +54,13 @@ func meet(a, b execution.NetworkRule) (execution.NetworkRule, bool) {
 	}, true
 }
 
-// narrowerName is the one of two names that the other names too.
-func narrowerName(a, b string) (string, bool) {
-	below := func(name, pattern string) bool {
-		suffix, isPattern := strings.CutPrefix(pattern, "*")
-		return isPattern && strings.HasPrefix(suffix, ".") && len(name) > len(suffix) && strings.HasSuffix(name, suffix)
-	}
+// narrower is the host of the one rule that the other names too.
+func narrower(a, b execution.NetworkRule) (host string, ok bool) {
 	switch {
-	case a == b:
-		return a, true
-	case below(a, b):
-		return a, true
-	case below(b, a):
-		return b, true
+	case a.Host == b.Host || b.Names(a.Host):
+		return a.Host, true
+	case a.Names(b.Host):
+		return b.Host, true
 	}
 	return "", false
 }

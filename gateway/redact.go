@@ -182,20 +182,29 @@ func withheld(in execution.Result) execution.Result {
 	return in
 }
 
-// redactedEvents redacts the output among events on its way to tell. What it holds
-// back is told by rest.
-type redactedEvents struct {
+// masker is one stream of output on its way out: all that write and end return, joined,
+// is what is made of the whole stream, wherever it was cut.
+type masker interface {
+	write(piece []byte) []byte
+	// end returns the rest. Where the stream was cut off it is without what could be
+	// the beginning of what is masked.
+	end(cutOff bool) []byte
+}
+
+// maskedEvents masks the output among events on its way to tell. What it holds back is
+// told by rest.
+type maskedEvents struct {
 	tell func(execution.Event) error
 
 	mu             sync.Mutex
-	stdout, stderr redactor
+	stdout, stderr masker
 }
 
-func (r *redaction) events(tell func(execution.Event) error) *redactedEvents {
-	return &redactedEvents{tell: tell, stdout: redactor{of: r}, stderr: redactor{of: r}}
+func (r *redaction) events(tell func(execution.Event) error) *maskedEvents {
+	return &maskedEvents{tell: tell, stdout: &redactor{of: r}, stderr: &redactor{of: r}}
 }
 
-func (e *redactedEvents) add(event execution.Event) error {
+func (e *maskedEvents) add(event execution.Event) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch event.Type {
@@ -213,7 +222,7 @@ func (e *redactedEvents) add(event execution.Event) error {
 }
 
 // rest tells what was held back, once the program has ended.
-func (e *redactedEvents) rest(cutOff execution.Truncated) error {
+func (e *maskedEvents) rest(cutOff execution.Truncated) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var errs []error

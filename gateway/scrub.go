@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/scrub"
@@ -15,22 +13,39 @@ import (
 // whatever policy has redacted.
 type scrubber struct {
 	set  *scrub.Set
-	tell func(execution.Event) error // nil: nobody is told
-
-	mu             sync.Mutex
-	stdout, stderr scrubbedStream
+	told *maskedEvents // nil: nobody is told
 }
 
-// scrubbedStream is one stream of output on its way to be told.
+// scrubbedStream is the masker of one stream of output.
 type scrubbedStream struct {
 	writer *scrub.Writer
-	passed []byte // what the writer has let go since the last event
+	passed []byte // what the writer has let go since the last look
 }
 
-// Write implements io.Writer for the writer.
+func newScrubbedStream(set *scrub.Set) *scrubbedStream {
+	s := &scrubbedStream{}
+	s.writer = scrub.NewWriter(s, set)
+	return s
+}
+
+// Write implements io.Writer for the writer. It has no errors, and so the writer has
+// none.
 func (s *scrubbedStream) Write(p []byte) (int, error) {
 	s.passed = append(s.passed, p...)
 	return len(p), nil
+}
+
+func (s *scrubbedStream) write(piece []byte) []byte {
+	s.writer.Write(piece)
+	return s.take()
+}
+
+func (s *scrubbedStream) end(cutOff bool) []byte {
+	if cutOff {
+		return nil
+	}
+	s.writer.Close()
+	return s.take()
 }
 
 // take is what has been let go, which is the taker's from then on.
@@ -59,9 +74,22 @@ func newScrubber(exposed []execution.Exposed, tell func(execution.Event) error) 
 	if err != nil {
 		return nil, unscrubbable(exposed[0].Credential.Tool, err)
 	}
-	s := &scrubber{set: set, tell: tell}
-	s.stdout.writer, s.stderr.writer = scrub.NewWriter(&s.stdout, set), scrub.NewWriter(&s.stderr, set)
+	s := &scrubber{set: set}
+	if tell != nil {
+		s.told = &maskedEvents{tell: s.artifacts(tell), stdout: newScrubbedStream(set), stderr: newScrubbedStream(set)}
+	}
 	return s, nil
+}
+
+// artifacts is tell for events whose artifacts are not scrubbed yet.
+func (s *scrubber) artifacts(tell func(execution.Event) error) func(execution.Event) error {
+	return func(e execution.Event) error {
+		if e.Artifact != nil {
+			artifact := s.artifact(*e.Artifact)
+			e.Artifact = &artifact
+		}
+		return tell(e)
+	}
 }
 
 // secretByName reports whether a field of that name is one that opens something.
@@ -89,61 +117,18 @@ func unscrubbable(tool string, cause error) error {
 
 // events is what the executor tells; nil where nobody is told.
 func (s *scrubber) events() func(execution.Event) error {
-	if s.tell == nil {
+	if s.told == nil {
 		return nil
 	}
-	return s.event
+	return s.told.add
 }
 
-func (s *scrubber) event(e execution.Event) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch e.Type {
-	case execution.EventStdout:
-		return s.passOn(&s.stdout, e)
-	case execution.EventStderr:
-		return s.passOn(&s.stderr, e)
-	case execution.EventArtifact:
-		artifact := s.artifact(*e.Artifact)
-		e.Artifact = &artifact
-	}
-	return s.tell(e)
-}
-
-func (s *scrubber) passOn(stream *scrubbedStream, e execution.Event) error {
-	if _, err := stream.writer.Write(e.Data); err != nil {
-		return err
-	}
-	if e.Data = stream.take(); len(e.Data) == 0 {
-		return nil
-	}
-	return s.tell(e)
-}
-
-// rest tells what was held back, once the program has ended. Where a stream was cut
-// off, what could be the beginning of a secret stays untold.
+// rest tells what was held back, once the program has ended.
 func (s *scrubber) rest(cutOff execution.Truncated) error {
-	if s.tell == nil {
+	if s.told == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for _, left := range []struct {
-		kind   execution.EventType
-		stream *scrubbedStream
-		cutOff bool
-	}{{execution.EventStdout, &s.stdout, cutOff.Stdout}, {execution.EventStderr, &s.stderr, cutOff.Stderr}} {
-		if left.cutOff {
-			continue
-		}
-		if err := left.stream.writer.Close(); err != nil {
-			errs = append(errs, err)
-		} else if data := left.stream.take(); len(data) > 0 {
-			errs = append(errs, s.tell(execution.Event{Type: left.kind, Data: data}))
-		}
-	}
-	return errors.Join(errs...)
+	return s.told.rest(cutOff)
 }
 
 func (s *scrubber) artifact(a execution.Artifact) execution.Artifact {
@@ -182,11 +167,7 @@ func (s *scrubber) output(text []byte, cutOff bool) []byte {
 	if !cutOff {
 		return s.set.Bytes(text)
 	}
-	var kept scrubbedStream
-	if _, err := scrub.NewWriter(&kept, s.set).Write(text); err != nil {
-		return nil // the writer below has no errors
-	}
-	return kept.take()
+	return newScrubbedStream(s.set).write(text)
 }
 
 // scrubbed is what came of an execution as it may go on. Of what cannot be scrubbed

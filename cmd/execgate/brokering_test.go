@@ -164,12 +164,7 @@ func TestKeyThatTheProgramNeverHas(t *testing.T) {
 	if err := json.Unmarshal(answer.body, &reply); err != nil {
 		t.Fatal(err)
 	}
-	var story []execution.RecordType
-	for _, r := range l.records() {
-		if r.Execution == reply.ID {
-			story = append(story, r.Type)
-		}
-	}
+	story := l.story(reply.ID)
 	for _, kind := range []execution.RecordType{execution.RecordLeaseIssued, execution.RecordEgressDecided, execution.RecordEgressEnded, execution.RecordLeaseRevoked} {
 		if !slices.Contains(story, kind) {
 			t.Errorf("the log tells %v, without %s", story, kind)

@@ -62,19 +62,7 @@ func TestPasswordOfOneExecution(t *testing.T) {
 		t.Errorf("leases are %+v, %v", reply.Leases, err)
 	}
 
-	var story []execution.RecordType
-	for _, r := range l.records() {
-		if r.Execution == reply.ID {
-			story = append(story, r.Type)
-		}
-	}
-	want := []execution.RecordType{
-		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
-		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
-	}
-	if !slices.Equal(story, want) {
-		t.Errorf("the log tells %v, want %v", story, want)
-	}
+	l.wantStory(t, reply.ID)
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", l.process.Process.Pid))
 	if err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
 		t.Errorf("the gateway may leave a core with what it lent: %v %s", err, limits)
@@ -84,6 +72,28 @@ func TestPasswordOfOneExecution(t *testing.T) {
 	}
 	l.verify()
 	l.wantNowhere(t, password)
+}
+
+// story is what the log tells of an execution.
+func (l *lending) story(id string) (story []execution.RecordType) {
+	for _, r := range l.records() {
+		if r.Execution == id {
+			story = append(story, r.Type)
+		}
+	}
+	return story
+}
+
+// wantStory wants that of an execution which used the database with a lease.
+func (l *lending) wantStory(t *testing.T, id string) {
+	t.Helper()
+	want := []execution.RecordType{
+		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
+		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
+	}
+	if story := l.story(id); !slices.Equal(story, want) {
+		t.Errorf("the log tells %v, want %v", story, want)
+	}
 }
 
 // wantNowhere looks for a value in everything that the gateway wrote.
@@ -125,19 +135,7 @@ func TestToolWithALease(t *testing.T) {
 	if left := l.users(t); len(left) != 0 || l.tokens(t) != 0 {
 		t.Errorf("users left: %q", left)
 	}
-	var story []execution.RecordType
-	for _, r := range l.records() {
-		if r.Execution == answer.ID {
-			story = append(story, r.Type)
-		}
-	}
-	want := []execution.RecordType{
-		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
-		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
-	}
-	if !slices.Equal(story, want) {
-		t.Errorf("the log tells %v, want %v", story, want)
-	}
+	l.wantStory(t, answer.ID)
 }
 
 // What is not granted is denied before anything is lent.

@@ -24,16 +24,6 @@ type realVault struct {
 	token    string
 }
 
-// gatewayPolicy is all that the gateway may do.
-const gatewayPolicy = `
-path "auth/token/create/gate" { capabilities = ["update"] }
-path "auth/token/revoke-accessor" { capabilities = ["update"] }
-path "sys/leases/revoke" { capabilities = ["update"] }
-path "auth/token/accessors" { capabilities = ["list", "sudo"] }
-path "auth/token/accessors/" { capabilities = ["list", "sudo"] }
-path "auth/token/lookup-accessor" { capabilities = ["update"] }
-`
-
 func newReal(t testing.TB) *realVault {
 	s, postgres := vaulttest.VaultWithDatabase(t, vaulttest.Options{KV1: []string{"kv1"}, Audit: true}, vaulttest.Database{TTL: 10 * time.Minute, MaxTTL: time.Hour})
 	s.AddDatabase(t, postgres, vaulttest.Database{Mount: "short", TTL: 2 * time.Second, MaxTTL: 2 * time.Second})
@@ -48,7 +38,7 @@ func newReal(t testing.TB) *realVault {
 	for _, m := range mounts {
 		s.Do(t, http.MethodPost, "sys/policies/acl/"+m.Path, map[string]string{"policy": `path "` + m.Path + `/*" { capabilities = ["read", "update"] }`})
 	}
-	s.Do(t, http.MethodPost, "sys/policies/acl/gateway", map[string]string{"policy": gatewayPolicy})
+	s.Do(t, http.MethodPost, "sys/policies/acl/gateway", map[string]string{"policy": vaulttest.GatewayPolicy("gate")})
 	s.Do(t, http.MethodPost, "auth/token/roles/gate", map[string]any{
 		"allowed_policies": "kv1,secret,database,short,aws,pki,misc", "disallowed_policies": "default,root", "orphan": true, "renewable": false, "token_no_default_policy": true, "token_type": "service",
 	})

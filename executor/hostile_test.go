@@ -31,25 +31,32 @@ type hostile struct {
 	gvisor func(*hostile) // what is different under gVisor, and why is said beside it
 }
 
-// startAllowance is what creating and starting a sandbox may take on a machine
-// that runs other hostile programs at the same time.
-const startAllowance = 6 * time.Second
-
-// late is how far past its limit an execution may end.
-const late = time.Second
+// late is how far past its limit an execution may end that is alone;
+// lateAmongOthers is that beside a whole batch of hostile ones, on a machine of
+// two cores that runs other tests too.
+const (
+	late            = time.Second
+	lateAmongOthers = 5 * time.Second
+)
 
 // attack runs one hostile program and checks what came of it.
 func (h hostile) attack(t testing.TB, e *executor.Executor) execution.Result {
 	t.Helper()
 	var timeout time.Duration
-	began := time.Now()
+	var started time.Time
+	h.job.Events = func(e execution.Event) error {
+		if e.Type == execution.EventStarted {
+			started = time.Now()
+		}
+		return nil
+	}
 	r := run(t, e, h.job, func(l *execution.Limits) {
 		if h.limits != nil {
 			h.limits(l)
 		}
 		timeout = time.Duration(l.TimeoutMS) * time.Millisecond
 	})
-	if took := time.Since(began); took > timeout+startAllowance+late {
+	if took := time.Since(started); !started.IsZero() && took > timeout+lateAmongOthers {
 		t.Errorf("took %s with a timeout of %s", took, timeout)
 	}
 	if h.or != "" && r.Outcome == h.or {
@@ -176,14 +183,13 @@ func batchBesideWellBehaved(t *testing.T, e *executor.Executor, runtime string) 
 		wg.Go(func() { h.under(runtime).attack(t, e) })
 	}
 	var gentle int
-	var slowest time.Duration
+	var slowest int64 // of its own time, in milliseconds
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			began := time.Now()
 			r := run(t, e, under(runtime, python("import time\nt=time.monotonic()\nx=sum(range(100000))\nresult={'x':x}\nopen('/workspace/out/a','w').write('kept')\n")))
-			slowest = max(slowest, time.Since(began))
+			slowest = max(slowest, r.Usage.WallMS)
 			gentle++
 			if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 || string(r.Value) != `{"x":4999950000}` || len(r.Artifacts) != 1 || len(r.Usage.LimitsHit) > 0 {
 				t.Errorf("the well-behaved execution noticed: %s", describe(r))
@@ -194,10 +200,10 @@ func batchBesideWellBehaved(t *testing.T, e *executor.Executor, runtime string) 
 	wg.Wait()
 	stop()
 	<-done
-	if gentle < 3 || slowest > 5*time.Second {
-		t.Errorf("%d well-behaved executions, the slowest took %s", gentle, slowest)
+	if gentle < 3 || slowest > 5000 {
+		t.Errorf("%d well-behaved executions, the slowest took %d ms", gentle, slowest)
 	}
-	t.Logf("%d well-behaved executions beside the batch, the slowest in %s", gentle, slowest)
+	t.Logf("%d well-behaved executions beside the batch, the slowest in %d ms", gentle, slowest)
 }
 
 // inotifyHoarder takes every inotify instance that its user may have, and keeps them.

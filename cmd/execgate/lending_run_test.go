@@ -308,8 +308,11 @@ func TestVaultFailsWhileExecutionsRun(t *testing.T) {
 		"slow":       {func(t *testing.T) { l.vault.Pause(t) }, func(t *testing.T) { l.vault.Resume(t) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			// The user is there before Vault has written down that it answered: the record
+			// tells that the gateway has it.
+			issued := len(l.recordsOf(execution.RecordLeaseIssued))
 			running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
-			eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.users(t)) == 1 })
+			eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.recordsOf(execution.RecordLeaseIssued)) == issued+1 })
 			fault.begin(t)
 			refusesToLend(t)
 			if e := l.execute(python("print(2)")).ok(t); e.Stdout != "2\n" {

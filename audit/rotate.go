@@ -119,9 +119,7 @@ func (w *writer) beginSegment() (err error) {
 	w.use(spare, info, h, int64(len(buf)))
 	w.next = next
 	w.fault = fault{}
-	w.tip.mu.Lock()
-	w.tip.tree, w.tip.sealed = grown, h.prev
-	w.tip.mu.Unlock()
+	w.tip.change(func() { w.tip.tree, w.tip.sealed = grown, h.prev })
 	w.log.proof.grown(grown.size)
 	return nil
 }

@@ -48,17 +48,40 @@ type opened struct {
 	subject Open
 }
 
-// tip is the durable state that the checkpointer reads.
+// tip is the durable state that the checkpointer, and who follows, reads.
 type tip struct {
 	mu     sync.Mutex
 	tree   tree
 	sealed uint64 // index of the last sealed segment; 0 for none
+	// changed is closed at the next change; nil where nobody waits for it.
+	changed chan struct{}
 }
 
 func (t *tip) snapshot() (tree, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.tree, t.sealed
+}
+
+// follow is how far the log is durable, and what is closed once it is further.
+func (t *tip) follow() (size, sealed uint64, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.tree.size, t.sealed, t.changed
+}
+
+// change changes the tip, and tells who follows.
+func (t *tip) change(to func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	to()
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
 
 func newWriter(l *Log) *writer {
@@ -267,13 +290,13 @@ func (w *writer) settle(first uint64) {
 		}
 	}
 	w.promised = 0
-	w.tip.mu.Lock()
-	for rest := w.buf[batchHeaderBytes:]; len(rest) > 0; {
-		f, size := ownFrame(rest)
-		w.tip.tree.add(hashFrame(f))
-		rest = rest[size:]
-	}
-	w.tip.mu.Unlock()
+	w.tip.change(func() {
+		for rest := w.buf[batchHeaderBytes:]; len(rest) > 0; {
+			f, size := ownFrame(rest)
+			w.tip.tree.add(hashFrame(f))
+			rest = rest[size:]
+		}
+	})
 	w.log.proof.grown(w.tip.tree.size)
 }
 

@@ -161,7 +161,6 @@ func (st *stats) executed(began time.Time, r execution.Result, err error) {
 func (e *Executor) Stats() Stats {
 	st := &e.stats
 	s := Stats{
-		Shelves:      e.pool.stats(time.Now()),
 		Claims:       byName(claimResults[:], st.claims[:]),
 		Builds:       map[string]Histogram{},
 		FailedBuilds: byName(buildUses[:], st.failedBuilds[:]),
@@ -174,6 +173,7 @@ func (e *Executor) Stats() Stats {
 		s.Builds[use] = st.builds[i].histogram()
 	}
 	s.ReusedBusy, s.ReusedIdle = e.reused.counts()
+	s.Shelves = e.pool.stats(time.Now()) // last: what was discarded by then is on no shelf
 	return s
 }
 

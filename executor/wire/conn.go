@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/yamux"
 )
 
 // maxChunk is the most that one piece of an outbound connection holds, in bytes.
@@ -102,6 +105,16 @@ func (c *Conn) why(err error) error {
 		c.giveUp()
 		return errReset
 	}
+	return late(err)
+}
+
+// late makes the error of a deadline one after which a connection goes on, as those of
+// the standard library are: TLS gives up for good after any other, and net/http sets
+// a deadline between two requests.
+func late(err error) error {
+	if errors.Is(err, yamux.ErrTimeout) {
+		return os.ErrDeadlineExceeded
+	}
 	return err
 }
 
@@ -165,7 +178,7 @@ func (c *Conn) put(piece []byte) (taken bool, err error) {
 		if err == nil {
 			err = c.flush()
 		}
-		if err != nil && c.over.Load() {
+		if err = late(err); err != nil && c.over.Load() {
 			err = errReset
 		}
 	}()

@@ -2,9 +2,12 @@ package wire_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -269,6 +272,51 @@ func TestConnReadDeadline(t *testing.T) {
 }
 
 // Neither does one that passes within a write.
+// net/http ends its wait for the next request with a deadline whenever it has answered
+// one: a connection must be one of which TLS then goes on, or each request needs its
+// own.
+func TestConnKeepsRequestsOfTLS(t *testing.T) {
+	theirs, ours := outbound(t)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	server.Listener.Close()
+	accepted := make(chan net.Conn, 1)
+	accepted <- ours
+	server.Listener = handed{accepted}
+	server.StartTLS()
+	defer server.Close()
+	defer close(accepted)
+	dials := 0
+	client := server.Client()
+	client.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		if dials++; dials > 1 {
+			return nil, errors.New("the connection was not kept")
+		}
+		return theirs, nil
+	}
+	for _, text := range []string{"one", "two", "three"} {
+		answer, err := client.Post(server.URL, "text/plain", strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(answer.Body)
+		if answer.Body.Close(); string(got) != text || err != nil {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
+// handed is a listener of connections that were made otherwise.
+type handed struct{ conns chan net.Conn }
+
+func (h handed) Accept() (net.Conn, error) {
+	if c, ok := <-h.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (handed) Close() error   { return nil }
+func (handed) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
+
 func TestConnWriteDeadline(t *testing.T) {
 	theirs, ours := outbound(t)
 	sent, rest := bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0

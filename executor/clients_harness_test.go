@@ -29,7 +29,7 @@ type outside struct {
 	t        *testing.T
 	executor *executor.Executor
 	broker   *egress.Broker
-	port     string // of the server
+	port     int // of the server
 	loans    map[string]execution.Secret
 
 	mu      sync.Mutex
@@ -50,7 +50,7 @@ func newOutside(t *testing.T, handle http.Handler) *outside {
 	}}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	o := &outside{t: t, port: strconv.Itoa(server.Listener.Addr().(*net.TCPAddr).Port)}
+	o := &outside{t: t, port: server.Listener.Addr().(*net.TCPAddr).Port}
 	root, err := x509.ParseCertificate(issuer.Certificate[0])
 	if err != nil {
 		t.Fatal(err)
@@ -95,11 +95,7 @@ func (o *outside) Value(_ context.Context, _, tool string) (map[string]execution
 // a sandbox has.
 func (o *outside) bash(t *testing.T, runtime, script string, hosts []string, credentials ...execution.Credential) string {
 	t.Helper()
-	port, err := strconv.Atoi(o.port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	job := under(runtime, command("/bin/bash", "-c", "set -euo pipefail\n"+strings.ReplaceAll(script, "PORT", o.port)))
+	job := under(runtime, command("/bin/bash", "-c", "set -euo pipefail\n"+strings.ReplaceAll(script, "PORT", strconv.Itoa(o.port))))
 	job.ID = execution.NewID("ex_", time.Now())
 	defer o.broker.End(job.ID)
 	r := runOn(t, o.executor, "python", job, func(g *execution.Grant) {
@@ -107,7 +103,7 @@ func (o *outside) bash(t *testing.T, runtime, script string, hosts []string, cre
 		g.Credentials = credentials
 		g.Network = execution.Network{Budget: granting.Budget}
 		for _, host := range hosts {
-			g.Network.Rules = append(g.Network.Rules, execution.NetworkRule{Host: host, Ports: []int{port}, Mode: execution.NetworkIntercept, Private: true})
+			g.Network.Rules = append(g.Network.Rules, execution.NetworkRule{Host: host, Ports: []int{o.port}, Mode: execution.NetworkIntercept, Private: true})
 		}
 	})
 	return exitedWell(t, r)

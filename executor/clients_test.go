@@ -29,8 +29,8 @@ func TestClientsAsDebianHasThem(t *testing.T) {
 		fmt.Fprintf(w, "%s %s at %s: %d bytes", r.Method, r.URL.Path, r.Host, len(body))
 	}))
 	hosts := []string{"api.example"}
-	got := "GET /a at api.example:" + o.port + ": 0 bytes"
-	posted := "POST /a at api.example:" + o.port + ": 100000 bytes"
+	got := fmt.Sprintf("GET /a at api.example:%d: 0 bytes", o.port)
+	posted := fmt.Sprintf("POST /a at api.example:%d: 100000 bytes", o.port)
 	underEach(t, func(t *testing.T, runtime string) {
 		for name, c := range map[string]struct{ script, want string }{
 			"httpx": {`python3 - <<'PY'

@@ -30,6 +30,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"policy/replay":     {inside: []string{"policy"}},
 	"policies":          {},
 	"examples":          {inside: []string{"policies", "policy"}},
+	"examples/reports":  {outside: []string{"golang.org/x/net/dns/dnsmessage"}},
 	"vault":             {outside: []string{"github.com/hashicorp/vault/api", "go.yaml.in/yaml/v3", "golang.org/x/sync"}},
 	"vault/vaulttest":   {},
 	"egress":            {outside: []string{"github.com/aws/aws-sdk-go-v2", "golang.org/x/net/idna"}},

@@ -34,13 +34,7 @@ const pageTimeout = 2 * time.Minute
 // TestPages runs the pages against a real gateway, in a working copy and with
 // a state folder of their own.
 func TestPages(t *testing.T) {
-	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
-		const message = "NOT TESTED: no Docker engine answers; run scripts/setup.\n%v: %s"
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(message, err, out)
-		}
-		t.Skipf(message, err, out)
-	}
+	needDocker(t)
 	s := newStage(t)
 	s.sh(t, s.copy, "make build")
 	t.Run("README.md", func(t *testing.T) { s.play(t, readPage(t, "README.md"), s.copy) })
@@ -55,6 +49,18 @@ func TestPages(t *testing.T) {
 				s.play(t, p, s.folder(t))
 			}
 		})
+	}
+}
+
+// needDocker skips loudly where no engine answers, and fails under CI.
+func needDocker(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
+		const message = "NOT TESTED: no Docker engine answers; run scripts/setup.\n%v: %s"
+		if os.Getenv("CI") == "true" {
+			t.Fatalf(message, err, out)
+		}
+		t.Skipf(message, err, out)
 	}
 }
 

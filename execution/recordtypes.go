@@ -1,0 +1,11 @@
+package execution
+
+// RecordTypes lists every type of record.
+func RecordTypes() []RecordType {
+	return []RecordType{
+		RecordDecided, RecordEnded, RecordSession, RecordAuthenticationFailed, RecordPolicyActivated, RecordPolicyRefused,
+		RecordKeyCreated, RecordKeyRevoked, RecordApprovalRequested, RecordApprovalApproved, RecordApprovalDenied,
+		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
+		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap,
+	}
+}

@@ -1,0 +1,348 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// outlet is the way to one system.
+type outlet interface {
+	// send delivers the records of b, in order, and returns nil once they are
+	// acknowledged; a *failure says more about an error. Some may have arrived where it
+	// returns an error. It returns soon after ctx has ended.
+	send(ctx context.Context, b batch) error
+	// settled returns a number up to next before which nothing will be sent again,
+	// where next is the number before which send has delivered everything.
+	settled(next uint64) uint64
+	// close gives up what is open. Nothing is sent afterwards.
+	close()
+}
+
+// failure is an error of an outlet.
+type failure struct {
+	err      error
+	after    time.Duration // the receiver asks not to be asked before
+	refused  bool          // it will not take this: somebody has to mend something
+	tooLarge bool          // it may take less at once
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+
+func (f *failure) Unwrap() error { return f.err }
+
+// worker delivers to one sink.
+type worker struct {
+	sink   Sink
+	log    Log
+	out    outlet
+	encode encoder
+	dir    string
+	pace   pace
+	logger *slog.Logger
+
+	in      *intake
+	cursor  Cursor // as it was saved last
+	most    int    // bytes that are sent at once: less than a batch where the receiver wants it
+	streak  int    // deliveries since most was changed
+	next    atomic.Uint64
+	durable atomic.Uint64 // Next of cursor
+	moved   chan struct{} // holds one when next was raised
+
+	failures, bytes atomic.Uint64
+
+	mu      sync.Mutex
+	sending time.Time // of the first record that is being sent; zero: none is
+	failing string    // why the last attempt failed
+}
+
+// settleCheck is how often a worker that has nothing to send looks at its cursor.
+const settleCheck = time.Second
+
+func newWorker(cfg Config, s Sink) (*worker, error) {
+	begin, err := startOf(cfg, s)
+	if err != nil {
+		return nil, err
+	}
+	p := newProducer(cfg.LogID, cfg.Version)
+	w := &worker{
+		sink: s, log: cfg.Log, encode: newEncoder(s, p), dir: cfg.Dir, pace: cfg.pace, logger: cfg.Logger.With("exporter", s.Name),
+		in: newIntake(begin.Next), cursor: begin, most: maxBatchBytes, moved: make(chan struct{}, 1),
+	}
+	w.next.Store(begin.Next)
+	w.durable.Store(begin.Next)
+	w.out, err = newOutlet(cfg, s, p)
+	return w, err
+}
+
+func newOutlet(cfg Config, s Sink, p producer) (outlet, error) {
+	switch s.Type {
+	case TypeJSONL:
+		return newFile(s, cfg.Stdout)
+	case TypeHTTP:
+		return newPoster(s, p)
+	default:
+		return newSyslog(s, cfg.pace)
+	}
+}
+
+// run delivers until ctx ends, and saves the cursor.
+func (w *worker) run(ctx context.Context) {
+	var reading sync.WaitGroup
+	reading.Go(func() { w.read(ctx) })
+	defer reading.Wait()
+	due := time.NewTicker(min(w.pace.save, settleCheck))
+	defer due.Stop()
+	for {
+		select {
+		case <-w.in.some:
+			b := w.in.take()
+			if !w.deliver(ctx, b) {
+				w.save()
+				return
+			}
+		case <-due.C:
+			if !w.mend(ctx) {
+				return
+			}
+			w.save()
+		case <-ctx.Done():
+			w.save()
+			return
+		}
+	}
+}
+
+// mend sends again what may have been lost, where nothing else is sent that would. It
+// reports false where ctx ended first.
+func (w *worker) mend(ctx context.Context) bool {
+	out, ok := w.out.(interface{ lost() bool })
+	return !ok || !out.lost() || w.insist(ctx, &batch{}, &batch{})
+}
+
+// read fills the intake from the log, and begins anew where that fails.
+func (w *worker) read(ctx context.Context) {
+	next := w.in.filling.next
+	for attempt := 0; ; attempt++ {
+		err := w.follow(ctx, &next, &attempt)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		w.failed(attempt, next, fmt.Errorf("read the log: %w", err))
+		if !pause(ctx, w.pace.between(attempt)) {
+			return
+		}
+	}
+}
+
+// follow reads from *next on until ctx ends; what was read is counted into *next, and
+// sets *attempt back.
+func (w *worker) follow(ctx context.Context, next *uint64, attempt *int) error {
+	for records, err := range w.log.Follow(ctx, *next) {
+		if err != nil {
+			return err
+		}
+		for i := range records {
+			r := &records[i]
+			if w.sink.wants(r) {
+				text, err := w.encode(r)
+				if err != nil {
+					return err
+				}
+				if !w.in.put(ctx, item{r.Seq, r.Time, text}) {
+					return nil
+				}
+			}
+			*next, *attempt = r.Seq+1, 0
+		}
+		w.in.pass(*next)
+	}
+	return nil
+}
+
+// deliver sends b, as often as that takes. It reports false where ctx ended first.
+func (w *worker) deliver(ctx context.Context, b batch) bool {
+	next := b.next
+	for len(b.items) > 0 {
+		part := b.head(w.most)
+		w.set(&w.sending, part.items[0].at)
+		if !w.insist(ctx, &part, &b) {
+			return false
+		}
+	}
+	w.set(&w.sending, time.Time{})
+	w.acknowledged(next)
+	return true
+}
+
+// insist sends part until it is acknowledged. Where it is too large, what is taken off
+// goes back to the front of rest.
+func (w *worker) insist(ctx context.Context, part, rest *batch) bool {
+	for attempt := 1; ; attempt++ {
+		err := w.attempt(ctx, *part)
+		if err == nil {
+			w.delivered(attempt, *part)
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		f, _ := errors.AsType[*failure](err)
+		if f != nil && f.tooLarge && len(part.items) > 1 {
+			w.most, w.streak = max(1, part.bytes/2), 0
+			whole := batch{items: append(part.items[:len(part.items):len(part.items)], rest.items...), bytes: part.bytes + rest.bytes, next: rest.next}
+			*part = whole.head(w.most)
+			*rest = whole
+			attempt = 0
+			continue
+		}
+		seq := w.next.Load()
+		if len(part.items) > 0 {
+			seq = part.items[0].seq
+		}
+		w.failed(attempt, seq, err)
+		wait := w.pace.between(attempt)
+		if f != nil && f.refused {
+			wait = w.pace.slow
+		}
+		if f != nil {
+			wait = max(wait, f.after)
+		}
+		if !pause(ctx, wait) {
+			return false
+		}
+	}
+}
+
+func (w *worker) attempt(ctx context.Context, part batch) error {
+	ctx, cancel := context.WithTimeout(ctx, w.pace.attempt)
+	defer cancel()
+	return w.out.send(ctx, part)
+}
+
+// delivered counts what was acknowledged.
+func (w *worker) delivered(attempt int, part batch) {
+	if attempt > 1 {
+		w.logger.Info("the exporter delivers again", "attempts", attempt)
+	}
+	w.set(&w.sending, time.Time{})
+	w.mu.Lock()
+	w.failing = ""
+	w.mu.Unlock()
+	w.bytes.Add(uint64(part.bytes))
+	if w.streak++; w.streak >= growAfter && w.most < maxBatchBytes {
+		w.most, w.streak = w.most*2, 0
+	}
+	w.acknowledged(part.next)
+}
+
+// growAfter is after how many deliveries more is sent at once again.
+const growAfter = 64
+
+// acknowledged raises what is acknowledged.
+func (w *worker) acknowledged(next uint64) {
+	if next <= w.next.Load() {
+		return
+	}
+	w.next.Store(next)
+	wake(w.moved)
+	if time.Since(w.cursor.Saved) >= w.pace.save {
+		w.save()
+	}
+}
+
+// save writes the cursor where it is behind what is settled.
+func (w *worker) save() {
+	next := w.out.settled(w.next.Load())
+	if next <= w.cursor.Next {
+		return
+	}
+	c := w.sink.cursor(w.cursor.Log, next)
+	if err := c.save(w.dir); err != nil {
+		w.failed(1, next, err)
+		w.cursor.Saved = time.Now() // not before every further delivery
+		return
+	}
+	c.Saved = time.Now()
+	w.cursor = c
+	w.durable.Store(next)
+}
+
+// failed counts a failed attempt, and logs the first of several, the second, the fourth…
+func (w *worker) failed(attempt int, seq uint64, err error) {
+	w.failures.Add(1)
+	w.mu.Lock()
+	w.failing = err.Error()
+	w.mu.Unlock()
+	f, _ := errors.AsType[*failure](err)
+	switch {
+	case f != nil && f.refused:
+		w.logger.Error("the exporter's receiver refuses; nothing is skipped, and it is asked again", "seq", seq, "attempt", attempt, "error", err)
+	case bits.OnesCount(uint(attempt)) <= 1:
+		w.logger.Warn("the exporter does not deliver; it is tried again", "seq", seq, "attempt", attempt, "error", err)
+	}
+}
+
+func (w *worker) set(at *time.Time, value time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*at = value
+}
+
+// waitFor waits until everything before seq is acknowledged, or ctx ends.
+func (w *worker) waitFor(ctx context.Context, seq uint64) {
+	for w.next.Load() < seq {
+		select {
+		case <-w.moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *worker) stats(durable uint64) Stats {
+	next := w.next.Load()
+	s := Stats{Name: w.sink.Name, Next: next, Failures: w.failures.Load(), Bytes: w.bytes.Load()}
+	if durable > next {
+		s.LagRecords = durable - next
+	}
+	waiting := w.in.oldest()
+	w.mu.Lock()
+	if !w.sending.IsZero() {
+		waiting = w.sending
+	}
+	s.Failing = w.failing
+	w.mu.Unlock()
+	if !waiting.IsZero() {
+		s.Lag = max(0, time.Since(waiting))
+	}
+	return s
+}
+
+// between is how long to wait after so many attempts: from half to the whole of what is
+// doubled each time, so that many gateways do not ask at once.
+func (p pace) between(attempt int) time.Duration {
+	d := p.most
+	if shift := max(0, attempt-1); shift < 20 {
+		d = min(p.first<<shift, p.most)
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// pause waits. It reports false where ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

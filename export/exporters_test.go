@@ -24,7 +24,7 @@ func TestEveryRecordArrivesAtAReceiverThatFails(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var c *collector
 	c = newCollector(t, func(w http.ResponseWriter, r *http.Request, body []byte) int {
-		switch random.IntN(6) { // one connection, one request at a time
+		switch random.IntN(12) { // one connection, one request at a time
 		case 0:
 			return http.StatusInternalServerError
 		case 1:
@@ -42,7 +42,6 @@ func TestEveryRecordArrivesAtAReceiverThatFails(t *testing.T) {
 		}
 		return http.StatusOK
 	})
-	c.Config.ErrorLog = nil
 	log, dir := newLog(count/2), t.TempDir()
 	r := start(t, log, dir, []Sink{c.sink()})
 	r.waitAcknowledged(count / 4)
@@ -339,7 +338,9 @@ func TestStopDelivers(t *testing.T) {
 		return http.StatusOK
 	})
 	log := newLog(3000)
-	cfg := Config{Log: log, LogID: logID, Dir: t.TempDir(), Sinks: []Sink{c.sink()}, pace: quick}
+	p := quick
+	p.drain = patience
+	cfg := Config{Log: log, LogID: logID, Dir: t.TempDir(), Sinks: []Sink{c.sink()}, pace: p}
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

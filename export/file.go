@@ -15,6 +15,7 @@ import (
 // is opened or made, and gets the lines too.
 type file struct {
 	path string
+	pace pace
 	out  io.Writer // in the place of a file: the standard output
 
 	open *os.File
@@ -22,8 +23,8 @@ type file struct {
 	busy chan struct{}
 }
 
-func newFile(s Sink, stdout io.Writer) (*file, error) {
-	f := &file{path: s.Path, busy: make(chan struct{}, 1)}
+func newFile(s Sink, stdout io.Writer, p pace) (*file, error) {
+	f := &file{path: s.Path, pace: p, busy: make(chan struct{}, 1)}
 	if s.Path != Stdout {
 		return f, nil
 	}
@@ -44,6 +45,8 @@ func newFile(s Sink, stdout io.Writer) (*file, error) {
 // cannot be called back, so that it goes on alone where ctx ends, and nothing further is
 // written until it has ended.
 func (f *file) send(ctx context.Context, b batch) error {
+	ctx, cancel := context.WithTimeout(ctx, f.pace.attempt)
+	defer cancel()
 	select {
 	case f.busy <- struct{}{}:
 	case <-ctx.Done():

@@ -98,7 +98,7 @@ func decidedRecord(seq uint64) execution.Record {
 // quick is a pace for tests.
 var quick = pace{
 	first: 2 * time.Millisecond, most: 20 * time.Millisecond, slow: 30 * time.Millisecond, attempt: 5 * time.Second,
-	save: 5 * time.Millisecond, drain: patience, settle: 50 * time.Millisecond,
+	save: 5 * time.Millisecond, drain: 100 * time.Millisecond, settle: 50 * time.Millisecond,
 }
 
 // running are exporters under test.

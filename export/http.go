@@ -21,10 +21,11 @@ const maxRetryAfter = time.Hour
 type poster struct {
 	sink   Sink
 	log    string
+	pace   pace
 	client *http.Client
 }
 
-func newPoster(s Sink, p producer) (*poster, error) {
+func newPoster(s Sink, p producer, timing pace) (*poster, error) {
 	cfg, err := tlsOf(s)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func newPoster(s Sink, p producer) (*poster, error) {
 			return nil, err
 		}
 	}
-	return &poster{sink: s, log: p.log, client: &http.Client{
+	return &poster{sink: s, log: p.log, pace: timing, client: &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, ForceAttemptHTTP2: true,
 			MaxIdleConns: 2, IdleConnTimeout: time.Minute, DisableCompression: true,
@@ -46,6 +47,8 @@ func newPoster(s Sink, p producer) (*poster, error) {
 
 // send implements outlet.
 func (p *poster) send(ctx context.Context, b batch) error {
+	ctx, cancel := context.WithTimeout(ctx, p.pace.attempt)
+	defer cancel()
 	body, err := p.body(b)
 	if err != nil {
 		return err

@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// maxOverlap bounds the bytes that are kept to be sent again.
-const maxOverlap = 4 << 20
+// maxOverlap bounds the bytes that are kept to be sent again. It is more than Linux by itself
+// buffers of one connection (tcp(7), tcp_rmem).
+const maxOverlap = 16 << 20
 
 // syslog sends messages over TLS, each behind the count of its octets (RFC 5425). The
 // protocol has no acknowledgement. A message counts as delivered once the machine of the
 // receiver has it, which TCP tells; the receiver itself may die before it has read it. So
-// what was sent in the last ten seconds, up to 4 MiB, is kept, and sent again first
+// what was sent in the last ten seconds, up to 16 MiB, is kept, and sent again first
 // thing after a connection broke; and the cursor does not pass it while it is kept.
 type syslog struct {
 	address string
@@ -52,7 +53,7 @@ func (s *syslog) send(ctx context.Context, b batch) error {
 		s.drop()
 	}
 	if s.conn == nil {
-		conn, err := dial(ctx, s.address, s.tls)
+		conn, err := dial(ctx, s.address, s.tls, s.pace.attempt)
 		if err != nil {
 			return err
 		}
@@ -133,11 +134,14 @@ func (s *syslog) close() {
 type connection struct {
 	tls   *tls.Conn
 	plain *net.TCPConn
+	most  time.Duration // without any progress
 	ended chan struct{} // closed when the receiver has ended it
 }
 
-// dial connects, with the handshake, before ctx ends.
-func dial(ctx context.Context, address string, cfg *tls.Config) (*connection, error) {
+// dial connects, with the handshake, within most.
+func dial(ctx context.Context, address string, cfg *tls.Config, most time.Duration) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -146,7 +150,7 @@ func dial(ctx context.Context, address string, cfg *tls.Config) (*connection, er
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%s is not reached by TCP", address), raw.Close())
 	}
-	c := &connection{tls: tls.Client(plain, cfg), plain: plain, ended: make(chan struct{})}
+	c := &connection{tls: tls.Client(plain, cfg), plain: plain, most: most, ended: make(chan struct{})}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
@@ -168,16 +172,33 @@ func (c *connection) broken() bool {
 	}
 }
 
-// write writes all of text before ctx ends.
+// writeAtOnce is how much is written before the time for it begins anew.
+const writeAtOnce = 64 << 10
+
+// write writes all of text, as long as that gets on.
 func (c *connection) write(ctx context.Context, text []byte) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.plain.SetWriteDeadline(time.Now()) })
 	defer stop()
-	_, err := c.tls.Write(text)
-	return err
+	for len(text) > 0 {
+		if err := c.plain.SetWriteDeadline(time.Now().Add(c.most)); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := c.tls.Write(text[:min(len(text), writeAtOnce)])
+		if err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
 }
 
-// taken waits until the machine of the receiver has acknowledged every byte.
+// taken waits until the machine of the receiver has acknowledged every byte, as long as
+// that gets on.
 func (c *connection) taken(ctx context.Context) error {
+	least, since := -1, time.Now()
 	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		unsent, err := outstanding(c.plain)
 		if err != nil {
@@ -188,12 +209,16 @@ func (c *connection) taken(ctx context.Context) error {
 			return errors.New("the receiver ended the connection")
 		case unsent == 0:
 			return nil
+		case least < 0 || unsent < least:
+			least, since = unsent, time.Now()
+		case time.Since(since) > c.most:
+			return errors.New("the receiver does not take what was sent")
 		}
 		select {
 		case <-c.ended:
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("the receiver does not take what was sent: %w", ctx.Err())
+			return ctx.Err()
 		}
 	}
 }

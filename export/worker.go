@@ -16,7 +16,8 @@ import (
 type outlet interface {
 	// send delivers the records of b, in order, and returns nil once they are
 	// acknowledged; a *failure says more about an error. Some may have arrived where it
-	// returns an error. It returns soon after ctx has ended.
+	// returns an error. It gives up by itself what takes too long, with
+	// context.DeadlineExceeded, and returns soon after ctx has ended.
 	send(ctx context.Context, b batch) error
 	// settled returns a number up to next before which nothing will be sent again,
 	// where next is the number before which send has delivered everything.
@@ -84,9 +85,9 @@ func newWorker(cfg Config, s Sink) (*worker, error) {
 func newOutlet(cfg Config, s Sink, p producer) (outlet, error) {
 	switch s.Type {
 	case TypeJSONL:
-		return newFile(s, cfg.Stdout)
+		return newFile(s, cfg.Stdout, cfg.pace)
 	case TypeHTTP:
-		return newPoster(s, p)
+		return newPoster(s, p, cfg.pace)
 	default:
 		return newSyslog(s, cfg.pace)
 	}
@@ -185,7 +186,7 @@ func (w *worker) deliver(ctx context.Context, b batch) bool {
 // goes back to the front of rest.
 func (w *worker) insist(ctx context.Context, part, rest *batch) bool {
 	for attempt := 1; ; attempt++ {
-		err := w.attempt(ctx, *part)
+		err := w.out.send(ctx, *part)
 		if err == nil {
 			w.delivered(attempt, *part)
 			return true
@@ -195,12 +196,12 @@ func (w *worker) insist(ctx context.Context, part, rest *batch) bool {
 		}
 		f, _ := errors.AsType[*failure](err)
 		if f != nil && f.tooLarge && len(part.items) > 1 {
-			w.most, w.streak = max(1, part.bytes/2), 0
-			whole := batch{items: append(part.items[:len(part.items):len(part.items)], rest.items...), bytes: part.bytes + rest.bytes, next: rest.next}
-			*part = whole.head(w.most)
-			*rest = whole
+			w.halve(part, rest)
 			attempt = 0
 			continue
+		}
+		if errors.Is(err, context.DeadlineExceeded) && len(part.items) > 1 {
+			w.halve(part, rest) // it may be that it takes long
 		}
 		seq := w.next.Load()
 		if len(part.items) > 0 {
@@ -220,10 +221,14 @@ func (w *worker) insist(ctx context.Context, part, rest *batch) bool {
 	}
 }
 
-func (w *worker) attempt(ctx context.Context, part batch) error {
-	ctx, cancel := context.WithTimeout(ctx, w.pace.attempt)
-	defer cancel()
-	return w.out.send(ctx, part)
+// halve sends less at once from now on. What part no longer has is in the front of rest.
+func (w *worker) halve(part, rest *batch) {
+	w.most, w.streak = max(1, part.bytes/2), 0
+	whole := batch{
+		items: append(part.items[:len(part.items):len(part.items)], rest.items...), bytes: part.bytes + rest.bytes, next: max(part.next, rest.next),
+	}
+	*part = whole.head(w.most)
+	*rest = whole
 }
 
 // delivered counts what was acknowledged.

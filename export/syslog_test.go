@@ -1,0 +1,392 @@
+package export
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/execgate/execgate/execution"
+	"github.com/google/go-cmp/cmp"
+)
+
+// authority is a file with a certificate that is its own authority, for 127.0.0.1, and
+// that certificate.
+func authority(t testing.TB) (path, keyPath string, pair tls.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, keyPath = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	write(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	write(t, keyPath, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	if pair, err = tls.LoadX509KeyPair(path, keyPath); err != nil {
+		t.Fatal(err)
+	}
+	return path, keyPath, pair
+}
+
+// syslogServer is a receiver of RFC 5425.
+type syslogServer struct {
+	arrivals
+	t        testing.TB
+	address  string
+	caFile   string
+	tls      *tls.Config
+	deaf     atomic.Bool  // takes connections and does not read
+	mortal   atomic.Int64 // messages that a connection reads before it is cut; 0: all
+	accepted atomic.Int64
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    []net.Conn
+	messages []message
+}
+
+func newSyslogServer(t testing.TB, clients bool) *syslogServer {
+	ca, _, pair := authority(t)
+	s := &syslogServer{t: t, address: "127.0.0.1:0", caFile: ca, tls: &tls.Config{Certificates: []tls.Certificate{pair}}}
+	if clients {
+		s.tls.ClientAuth, s.tls.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		s.tls.ClientCAs.AppendCertsFromPEM(mustRead(t, ca))
+	}
+	s.listen()
+	t.Cleanup(s.vanish)
+	return s
+}
+
+// listen comes up, at the address it had before.
+func (s *syslogServer) listen() {
+	listener, err := net.Listen("tcp", s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.address = listener.Addr().String()
+	s.mu.Lock()
+	s.listener = listener
+	s.mu.Unlock()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.accepted.Add(1)
+			s.mu.Lock()
+			s.conns = append(s.conns, conn)
+			s.mu.Unlock()
+			go s.serve(conn, tls.Server(conn, s.tls))
+		}
+	}()
+}
+
+// vanish ends the listener and every connection, as a crash does.
+func (s *syslogServer) vanish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listener.Close()
+	for _, c := range s.conns {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+	s.conns = nil
+}
+
+func (s *syslogServer) serve(raw net.Conn, conn *tls.Conn) {
+	defer raw.Close()
+	if conn.Handshake() != nil || s.deaf.Load() {
+		io.Copy(io.Discard, blocked{s}) // until it is told to go on
+		return
+	}
+	in := bufio.NewReader(conn)
+	for n := int64(1); ; n++ {
+		text, err := readFrame(in)
+		if err != nil {
+			return
+		}
+		m, err := parseMessage(text)
+		if err != nil {
+			s.t.Errorf("%v: %q", err, text)
+			return
+		}
+		s.mu.Lock()
+		s.messages = append(s.messages, m)
+		s.mu.Unlock()
+		s.add(s.t, m.text)
+		if most := s.mortal.Load(); most > 0 && n >= most {
+			raw.(*net.TCPConn).SetLinger(0) // what it has not read is lost
+			return
+		}
+	}
+}
+
+// blocked gives nothing while the server is deaf.
+type blocked struct{ s *syslogServer }
+
+func (b blocked) Read([]byte) (int, error) {
+	for b.s.deaf.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	return 0, io.EOF
+}
+
+func (s *syslogServer) sink() Sink {
+	return Sink{Name: "syslog", Type: TypeSyslog, Address: s.address, CAFile: s.caFile}
+}
+
+// message is a message of RFC 5424.
+type message struct {
+	priority                        int
+	time, host, app, process, event string
+	id                              string // of the structured data
+	params                          map[string]string
+	text                            []byte
+}
+
+// readFrame reads one message behind its octet count (RFC 5425, section 4.3).
+func readFrame(in *bufio.Reader) ([]byte, error) {
+	digits, err := in.ReadString(' ')
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(digits, " "))
+	if err != nil || n <= 0 || n > 8<<20 || digits[0] == '0' {
+		return nil, fmt.Errorf("%q is no octet count", digits)
+	}
+	text := make([]byte, n)
+	_, err = io.ReadFull(in, text)
+	return text, err
+}
+
+var headerForm = regexp.MustCompile(`^<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) ([!-~]{1,255}) ([!-~]{1,48}) ([!-~]{1,128}) ([!-~]{1,32}) \[([!-~]{1,32})`)
+
+// parseMessage is strict where receivers are not.
+func parseMessage(text []byte) (message, error) {
+	head := headerForm.FindSubmatch(text)
+	if head == nil {
+		return message{}, errors.New("no header of RFC 5424")
+	}
+	priority, _ := strconv.Atoi(string(head[1]))
+	m := message{priority, string(head[2]), string(head[3]), string(head[4]), string(head[5]), string(head[6]), string(head[7]), map[string]string{}, nil}
+	rest := text[len(head[0]):]
+	for len(rest) > 0 && rest[0] == ' ' {
+		name, after, ok := bytes.Cut(rest[1:], []byte(`="`))
+		if !ok {
+			return m, errors.New("a parameter has no value")
+		}
+		var value []byte
+		for rest = after; ; rest = rest[1:] {
+			if len(rest) == 0 || rest[0] == ']' {
+				return m, errors.New("a parameter has no end")
+			}
+			if rest[0] == '"' {
+				break
+			}
+			if rest[0] == '\\' && len(rest) > 1 && bytes.IndexByte([]byte(`"\]`), rest[1]) >= 0 {
+				rest = rest[1:]
+			}
+			value = append(value, rest[0])
+		}
+		if !utf8.Valid(value) {
+			return m, errors.New("a value is no UTF-8")
+		}
+		if _, again := m.params[string(name)]; again {
+			return m, fmt.Errorf("the parameter %s stands twice", name)
+		}
+		m.params[string(name)] = string(value)
+		rest = rest[1:]
+	}
+	if !bytes.HasPrefix(rest, []byte("] {")) {
+		return m, errors.New("no text after the structured data")
+	}
+	m.text = rest[2:]
+	for _, b := range m.text {
+		if b < ' ' || b > '~' {
+			return m, fmt.Errorf("the text has the byte %#x", b)
+		}
+	}
+	return m, nil
+}
+
+func TestSyslogMessage(t *testing.T) {
+	s := newSyslogServer(t, false)
+	log := newLog(3)
+	log.make = func(seq uint64) execution.Record {
+		r := hostileRecord(seq)
+		if seq == 1 {
+			r = execution.Record{Seq: seq, Type: execution.RecordGap, Time: time.Unix(0, 0), Gap: &execution.Gap{}}
+		}
+		return r
+	}
+	start(t, log, t.TempDir(), []Sink{s.sink()}).waitAcknowledged(3)
+	s.check(t, 0, 3)
+	if got := s.messages[0].priority; got != 13*8+6 {
+		t.Errorf("the priority of a decision that allows is %d", got)
+	}
+	if got := s.messages[1]; got.priority != 13*8+3 || got.event != "gap" || got.app != "execgate" || got.time != "1970-01-01T00:00:00.000000Z" {
+		t.Errorf("a gap is %+v", got)
+	}
+	clean := strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r <= 0x9f || r == '\u2028' {
+			return utf8.RuneError
+		}
+		return r
+	}, hostile)
+	want := map[string]string{"log": logID, "seq": "2", "execution": clean, "tenant": clean, "subject": clean}
+	if diff := cmp.Diff(want, s.messages[2].params); diff != "" {
+		t.Errorf("structured data: -want +got\n%s", diff)
+	}
+	if s.messages[2].id != "execgate@32473" {
+		t.Errorf("it is called %s", s.messages[2].id)
+	}
+}
+
+// Whatever cuts the connection, and whatever the receiver had not read, everything comes.
+func TestSyslogReceiverDies(t *testing.T) {
+	s := newSyslogServer(t, false)
+	s.mortal.Store(700)
+	log := newLog(0)
+	p := quick
+	p.settle = time.Hour // only the size bounds what is kept
+	r := start(t, log, t.TempDir(), []Sink{s.sink()}, withPace(p))
+	const count = 5000
+	for range 50 {
+		log.grow(count / 50)
+	}
+	eventually(t, "it dies some times", func() bool { return s.accepted.Load() >= 5 })
+	s.mortal.Store(0)
+	eventually(t, "everything is sent", func() bool { return r.Stats()[0].Next == count })
+	eventually(t, "everything is read", func() bool {
+		s.arrivals.mu.Lock()
+		defer s.arrivals.mu.Unlock()
+		return len(s.all) > 0 && s.all[len(s.all)-1].Seq == count-1
+	})
+	if s.check(t, 0, count) == 0 {
+		t.Error("nothing was sent again, so that nothing was tested")
+	}
+	if r.Acknowledged() == count {
+		t.Error("the cursor passed what may be sent again")
+	}
+}
+
+// What a receiver has taken and not read before it died is sent again by itself, without a
+// further record.
+func TestSyslogReceiverDiesWithoutReading(t *testing.T) {
+	s := newSyslogServer(t, false)
+	s.deaf.Store(true)
+	p := quick
+	p.settle = patience
+	r := start(t, newLog(5), t.TempDir(), []Sink{s.sink()}, withPace(p))
+	eventually(t, "its machine has them", func() bool { return r.Stats()[0].Next == 5 })
+	if s.len() != 0 || r.Acknowledged() != 0 {
+		t.Fatal("they were read")
+	}
+	s.vanish()
+	s.deaf.Store(false)
+	s.listen()
+	eventually(t, "they are read", func() bool { return s.len() >= 5 })
+	s.check(t, 0, 5)
+}
+
+func TestSyslogSettles(t *testing.T) {
+	s := newSyslogServer(t, false)
+	log, dir := newLog(10), t.TempDir()
+	r := start(t, log, dir, []Sink{s.sink()})
+	r.waitAcknowledged(10) // without a further record
+	r.stop()
+	r = start(t, log, dir, []Sink{s.sink()})
+	log.grow(10)
+	r.waitAcknowledged(20)
+	if again := s.check(t, 0, 20); again != 0 {
+		t.Errorf("%d records came again, which were settled", again)
+	}
+}
+
+// A receiver that stops reading is noticed.
+func TestSyslogReceiverDoesNotRead(t *testing.T) {
+	s := newSyslogServer(t, false)
+	s.deaf.Store(true)
+	p := quick
+	p.attempt = 300 * time.Millisecond
+	log := newLog(25_000) // more than the buffers of a connection hold
+	r := start(t, log, t.TempDir(), []Sink{s.sink()}, withPace(p))
+	eventually(t, "attempts fail", func() bool { return r.Stats()[0].Failures >= 2 })
+	s.vanish()
+	s.deaf.Store(false)
+	s.listen()
+	r.waitAcknowledged(25_000)
+	s.check(t, 0, 25_000)
+}
+
+func TestSyslogIsProven(t *testing.T) {
+	s := newSyslogServer(t, true)
+	_, strangeKey, _ := authority(t)
+	strange, strangersKey, _ := authority(t)
+	_ = strangeKey
+	other := s.sink()
+	other.CAFile, other.ClientCert, other.ClientKey = s.caFile, strange, strangersKey
+	unproven := s.sink()
+	unproven.CAFile = strange
+	for name, sink := range map[string]Sink{"a receiver of another authority": unproven, "no certificate": s.sink(), "a certificate of another authority": other} {
+		r := start(t, newLog(1), t.TempDir(), []Sink{sink})
+		eventually(t, name+" is refused", func() bool { return r.Stats()[0].Failures >= 2 })
+		r.stop()
+		if s.len() != 0 {
+			t.Fatalf("%s: records were delivered", name)
+		}
+	}
+	ca, key, pair := authority(t)
+	s.tls.Certificates[0] = pair
+	s.tls.ClientCAs.AppendCertsFromPEM(mustRead(t, ca))
+	mutual := s.sink()
+	mutual.CAFile, mutual.ClientCert, mutual.ClientKey = ca, ca, key
+	start(t, newLog(1), t.TempDir(), []Sink{mutual}).waitAcknowledged(1)
+}
+
+// A plain stream of anything is no message: the parser that the tests trust refuses it.
+func TestParserIsStrict(t *testing.T) {
+	for _, text := range []string{
+		"", "{}", "<13>1 - - - - - - {}",
+		`<110>1 2026-01-02T03:04:05.000000Z h execgate 1 decided [execgate@32473 a="b] {}`,
+		`<110>1 2026-01-02T03:04:05.000000Z h execgate 1 decided [execgate@32473 a="b" a="c"] {}`,
+		`<110>1 2026-01-02T03:04:05.000000Z h execgate 1 decided [execgate@32473 a="b"]`,
+		"<110>1 2026-01-02T03:04:05.000000Z h execgate 1 decided [execgate@32473 a=\"b\"] {\n}",
+	} {
+		if _, err := parseMessage([]byte(text)); err == nil {
+			t.Errorf("%q is taken for a message", text)
+		}
+	}
+}

@@ -35,6 +35,7 @@ var packages = map[string]struct{ inside, outside []string }{
 	"vault/vaulttest":   {},
 	"egress":            {outside: []string{"github.com/aws/aws-sdk-go-v2", "golang.org/x/net/idna"}},
 	"store":             {outside: []string{"modernc.org/sqlite"}},
+	"export":            {outside: []string{"golang.org/x/sys/unix"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sync"}},
 	"images":            {outside: []string{"go.yaml.in/yaml/v3"}},
@@ -44,7 +45,7 @@ var packages = map[string]struct{ inside, outside []string }{
 
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
 	"cmd/execgate": {
-		inside: []string{"audit", "egress", "examples", "executor", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
+		inside: []string{"audit", "egress", "examples", "executor", "export", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
 		outside: []string{
 			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",

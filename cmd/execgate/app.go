@@ -8,6 +8,7 @@ import (
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
+	"github.com/execgate/execgate/export"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/identity"
 	"github.com/execgate/execgate/policy"
@@ -31,8 +32,11 @@ type app struct {
 	executor *executor.Executor
 	broker   *egress.Broker
 	lender   *lender
-	service  *gateway.Service
-	gateway  *gateway.Gateway
+	// exporters deliver what log has.
+	exporters *export.Exporters
+	idle      bool // they do not run
+	service   *gateway.Service
+	gateway   *gateway.Gateway
 }
 
 // appOptions are what is no setting of a gateway.
@@ -43,11 +47,13 @@ type appOptions struct {
 	devCredentials string
 	// secrets keeps values out of the log; nil: there is none to keep them out of.
 	secrets *liveSecrets
+	// idle leaves what is recorded for a later gateway to export.
+	idle bool
 }
 
 // newApp wires the parts. The caller must call run, or close.
 func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOptions) (_ *app, err error) {
-	a := &app{cfg: cfg, logger: logger}
+	a := &app{cfg: cfg, logger: logger, idle: options.idle}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -64,6 +70,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		Dir: a.state.path("audit"), KeyDir: a.state.path("keys"), SegmentBytes: cfg.Audit.SegmentMiB << 20,
 		Budget: milliseconds(cfg.Audit.BudgetMS), Logger: logger,
 	}); err != nil {
+		return nil, err
+	}
+	if a.exporters, err = newExporters(cfg, a.state, a.log, logger); err != nil {
 		return nil, err
 	}
 	if a.store, err = store.Open(ctx, a.state.path("store.db")); err != nil {
@@ -139,12 +148,15 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender, a.exporters}, logger)
 	if err != nil {
 		return nil, err
 	}
 	probers := map[string]gateway.Prober{
 		"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
+	}
+	if len(cfg.Exporters) > 0 {
+		probers["export"] = delivering{a.exporters}
 	}
 	if a.lender.vault != nil {
 		probers["vault"] = a.lender.vault

@@ -15,7 +15,7 @@ func newAudit() *cobra.Command {
 		Use:   "audit",
 		Short: "Check the audit log",
 	}
-	group(cmd, newAuditVerify())
+	group(cmd, newAuditVerify(), newAuditExporters())
 	return cmd
 }
 

@@ -39,6 +39,8 @@ type Config struct {
 	Audit     AuditConfig     `yaml:"audit"`
 	// Tools are those that policies may grant.
 	Tools []ToolConfig `yaml:"tools"`
+	// Exporters are where audit records are delivered.
+	Exporters []ExporterConfig `yaml:"exporters"`
 }
 
 // LogConfig is about the process's own log, on standard error.
@@ -202,6 +204,7 @@ func (c Config) validate() error {
 		}
 	}
 	errs = append(errs, c.Requests.checkReserved(), c.checkWebhooks(), c.Vault.check(), c.Egress.check())
+	errs = append(errs, c.checkExporters()...)
 	if last := int64(c.Executor.FirstUID) + int64(c.Executor.UIDCount); last > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("executor.first_uid and executor.uid_count reach the user %d, which does not exist", last))
 	}

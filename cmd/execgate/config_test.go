@@ -145,6 +145,17 @@ func TestSchemaAndLoaderAgree(t *testing.T) {
 		{`{"requests": {"reserved": {"": 2}}}`, false},
 		{`{"requests": {"reserved": 2}}`, false},
 		{`{"requests": {"reserved": ["ci"]}}`, false},
+		{`{"exporters": []}`, true},
+		{`{"exporters": [{"name": "siem", "type": "http", "url": "https://siem.example.com/", "format": "ocsf", "gzip": true, "from": "now"}]}`, true},
+		{`{"exporters": [{"name": "a", "type": "jsonl", "path": "-", "types": ["decided"], "tenants": ["ci"]}]}`, true},
+		{`{"exporters": [{"name": "a", "type": "syslog", "address": "logs:6514"}]}`, true},
+		{`{"exporters": [{"name": "A", "type": "jsonl", "path": "-"}]}`, false},
+		{`{"exporters": [{"name": "a", "type": "kafka"}]}`, false},
+		{`{"exporters": [{"type": "jsonl", "path": "-"}]}`, false},
+		{`{"exporters": [{"name": "a", "type": "jsonl", "path": "-", "format": "xml"}]}`, false},
+		{`{"exporters": [{"name": "a", "type": "jsonl", "path": "-", "types": ["decidde"]}]}`, false},
+		{`{"exporters": [{"name": "a", "type": "http", "url": "https://x/", "token": "secret"}]}`, false},
+		{`{"exporters": {"name": "a"}}`, false},
 	} {
 		value, err := jsonschema.UnmarshalJSON(strings.NewReader(test.text))
 		if err != nil {

@@ -50,6 +50,12 @@ func (a *app) run(ctx context.Context, listener net.Listener) (err error) {
 		defer stopExecuting()
 		return a.serve(serving, listener)
 	})
+	if !a.idle {
+		parts.Go(func() error {
+			defer stopServing()
+			return a.exporters.Run(logging)
+		})
+	}
 	if a.inputs != nil {
 		parts.Go(func() error {
 			defer stopServing()

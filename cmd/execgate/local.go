@@ -28,7 +28,7 @@ func (operator) Authenticate(context.Context, execution.Secret) (execution.Princ
 func withLocalGateway(ctx context.Context, cfg Config, stderr io.Writer, use func(*client) error) error {
 	cfg.Executor = cfg.Executor.cold() // there is one execution, and it starts now
 	secrets := &liveSecrets{to: stderr}
-	a, err := newApp(ctx, cfg, newLogger(cfg.Log, secrets), appOptions{authenticator: operator{}, secrets: secrets})
+	a, err := newApp(ctx, cfg, newLogger(cfg.Log, secrets), appOptions{authenticator: operator{}, secrets: secrets, idle: true})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
+	"github.com/execgate/execgate/export"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy/activation"
 	"github.com/execgate/execgate/vault"
@@ -29,9 +30,10 @@ type parts struct {
 	policy interface{ Revision() string }
 	inputs interface{ Figures() inputFigures }
 	// policies are counted apart from the policy that is in force.
-	policies interface{ PolicyCounts() activation.Counts }
-	egress   interface{ Stats() egress.Stats }
-	lender   interface{ counts() (vault.Counts, bool) }
+	policies  interface{ PolicyCounts() activation.Counts }
+	egress    interface{ Stats() egress.Stats }
+	lender    interface{ counts() (vault.Counts, bool) }
+	exporters interface{ Stats() []export.Stats }
 }
 
 // metricsHandler answers with the metrics of parts and of the process, as they
@@ -86,6 +88,8 @@ type metrics struct {
 	egressUnrecorded                                   family
 	leasesIssued, leasesRevoked, revokeFailures        family
 	pendingRevocations, vaultBreaker                   family
+	exportNext, exportLag, exportLagSeconds            family
+	exportFailures, exportBytes                        family
 }
 
 func newMetrics(p parts) *metrics {
@@ -136,6 +140,11 @@ func newMetrics(p parts) *metrics {
 	m.revokeFailures = m.counter("vault_revoke_failures_total", "Attempts to take back that failed, and are made again.")
 	m.pendingRevocations = m.gauge("vault_pending_revocations", "Tokens that are to be ended and are not yet.")
 	m.vaultBreaker = m.gauge("vault_breaker_open", "Whether Vault is not asked now, since it does not answer; 0 or 1.")
+	m.exportNext = m.gauge("export_next_seq", "Number of the first audit record that the exporter's receiver has not acknowledged.", "exporter")
+	m.exportLag = m.gauge("export_lag_records", "Durable audit records that it has not acknowledged.", "exporter")
+	m.exportLagSeconds = m.gauge("export_lag_seconds", "Age of the oldest of them that was read.", "exporter")
+	m.exportFailures = m.counter("export_failures_total", "Attempts to deliver that failed, and are made again.", "exporter")
+	m.exportBytes = m.counter("export_bytes_total", "Bytes of audit records that were delivered, before compression.", "exporter")
 	return m
 }
 
@@ -182,6 +191,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	r.value(m.auditSigned, float64(signed))
 	m.ofInputs(r, m.parts.inputs.Figures())
 	m.ofEgress(r, m.parts.egress.Stats())
+	for _, s := range m.parts.exporters.Stats() {
+		m.ofExporter(r, s)
+	}
 	if n, ok := m.parts.lender.counts(); ok {
 		m.ofVault(r, n)
 	}
@@ -195,6 +207,15 @@ func (m *metrics) ofEgress(r readings, s egress.Stats) {
 	r.value(m.egressBytes, float64(s.BytesOut), "out")
 	r.value(m.egressBytes, float64(s.BytesIn), "in")
 	r.value(m.egressUnrecorded, float64(s.Unrecorded))
+}
+
+// ofExporter has names of the configuration as labels: no caller chose them.
+func (m *metrics) ofExporter(r readings, s export.Stats) {
+	r.value(m.exportNext, float64(s.Next), s.Name)
+	r.value(m.exportLag, float64(s.LagRecords), s.Name)
+	r.value(m.exportLagSeconds, s.Lag.Seconds(), s.Name)
+	r.value(m.exportFailures, float64(s.Failures), s.Name)
+	r.value(m.exportBytes, float64(s.Bytes), s.Name)
 }
 
 func (m *metrics) ofVault(r readings, n vault.Counts) {

@@ -19,6 +19,7 @@ import (
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
+	"github.com/execgate/execgate/export"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policy/activation"
 	"github.com/execgate/execgate/store"
@@ -36,7 +37,7 @@ func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
 func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f, f, f, lent{}, lent{}} }
+func (f *figures) parts() parts               { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
 func (f *figures) PolicyCounts() activation.Counts {
 	return activation.Counts{Activated: 14, Refused: 15}
 }
@@ -45,6 +46,13 @@ func (f *figures) Figures() inputFigures {
 		kept:   store.InputCounts{Kept: 9, Lost: map[string]uint64{store.LostOverflow: 10}, Waiting: 11},
 		shadow: map[string]uint64{"deny_to_allow": 12}, replays: map[string]uint64{"same": 13},
 	}
+}
+
+// exported are exporters that say what they are told to.
+type exported struct{}
+
+func (exported) Stats() []export.Stats {
+	return []export.Stats{{Name: "siem", Next: 25, LagRecords: 26, Lag: 27 * time.Second, Failures: 28, Bytes: 29}}
 }
 
 // lent are a broker and a lender that say what they are told to.

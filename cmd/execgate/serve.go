@@ -89,6 +89,7 @@ func serve(ctx context.Context, cfg Config, options appOptions, logger *slog.Log
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("keep the process from leaving a core: %w", err)
 	}
+	defer surviveHangups(cfg)()
 	a, err := newApp(ctx, cfg, logger, options)
 	if err != nil {
 		return err

@@ -245,4 +245,5 @@ func TestSchemaIsTheToolConfig(t *testing.T) {
 		}
 	}
 	compare("tools", root.Properties["tools"], reflect.TypeFor[[]ToolConfig]())
+	compare("exporters", root.Properties["exporters"], reflect.TypeFor[[]ExporterConfig]())
 }

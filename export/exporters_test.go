@@ -119,7 +119,7 @@ func TestWhereAnExporterBegins(t *testing.T) {
 	}{
 		{name: "new", sink: sink},
 		{name: "new, from now on", sink: now, first: 100},
-		{name: "the oldest that is kept", sink: sink, oldest: 40, first: 40},
+		{name: "the oldest that is kept", sink: sink, oldest: 40, first: 40, says: "no longer has"},
 		{name: "where it was", sink: now, prepare: cursorAt(sink.cursor(logID, 70)), first: 70},
 		{name: "another log", sink: now, prepare: cursorAt(sink.cursor("execgate/audit/ff", 70)), says: "of another log"},
 		{name: "beyond the end", sink: now, prepare: cursorAt(sink.cursor(logID, 101)), says: "beyond the end"},
@@ -250,7 +250,13 @@ func TestCursorThatCannotBeWritten(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir + ".away") })
 	log.grow(10)
 	eventually(t, "the records come", func() bool { return strings.Count(out.String(), "\n") == 10 })
-	eventually(t, "the failure is counted", func() bool { return r.Stats()[0].Failures > 0 })
+	eventually(t, "the failures are counted", func() bool { return r.Stats()[0].Failures >= 20 })
+	if n := strings.Count(r.log.String(), "\n"); n > 10 {
+		t.Errorf("20 failures are %d lines of the log", n)
+	}
+	if r.Stats()[0].Failing == "" {
+		t.Error("that it fails is not told")
+	}
 	if r.Acknowledged() != 0 {
 		t.Error("what is not known durably counts as acknowledged")
 	}
@@ -258,6 +264,9 @@ func TestCursorThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.waitAcknowledged(10)
+	if s := r.Stats()[0]; s.Failing != "" {
+		t.Errorf("it is still told that it fails: %+v", s)
+	}
 }
 
 func TestNoExporters(t *testing.T) {

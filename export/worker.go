@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/execgate/execgate/execution"
 )
 
 // outlet is the way to one system.
@@ -55,6 +57,8 @@ type worker struct {
 	next    atomic.Uint64
 	durable atomic.Uint64 // Next of cursor
 	moved   chan struct{} // holds one when next was raised
+
+	unsaved int // attempts to save the cursor that failed, since one did not
 
 	failures, bytes atomic.Uint64
 
@@ -129,7 +133,7 @@ func (w *worker) mend(ctx context.Context) bool {
 
 // read fills the intake from the log, and begins anew where that fails.
 func (w *worker) read(ctx context.Context) {
-	next := w.in.filling.next
+	next := w.next.Load()
 	for attempt := 0; ; attempt++ {
 		err := w.follow(ctx, &next, &attempt)
 		if err == nil || ctx.Err() != nil {
@@ -151,6 +155,9 @@ func (w *worker) follow(ctx context.Context, next *uint64, attempt *int) error {
 		}
 		for i := range records {
 			r := &records[i]
+			if r.Seq > *next && r.Type != execution.RecordGap {
+				w.logger.Error("the log no longer has what the exporter has not delivered yet", "from", *next, "to", r.Seq-1)
+			}
 			if w.sink.wants(r) {
 				text, err := w.encode(r)
 				if err != nil {
@@ -237,9 +244,7 @@ func (w *worker) delivered(attempt int, part batch) {
 		w.logger.Info("the exporter delivers again", "attempts", attempt)
 	}
 	w.set(&w.sending, time.Time{})
-	w.mu.Lock()
-	w.failing = ""
-	w.mu.Unlock()
+	w.works()
 	w.bytes.Add(uint64(part.bytes))
 	if w.streak++; w.streak >= growAfter && w.most < maxBatchBytes {
 		w.most, w.streak = w.most*2, 0
@@ -270,9 +275,14 @@ func (w *worker) save() {
 	}
 	c := w.sink.cursor(w.cursor.Log, next)
 	if err := c.save(w.dir); err != nil {
-		w.failed(1, next, err)
+		w.unsaved++
+		w.failed(w.unsaved, next, err)
 		w.cursor.Saved = time.Now() // not before every further delivery
 		return
+	}
+	if w.unsaved > 0 {
+		w.unsaved = 0
+		w.works()
 	}
 	c.Saved = time.Now()
 	w.cursor = c
@@ -292,6 +302,13 @@ func (w *worker) failed(attempt int, seq uint64, err error) {
 	case bits.OnesCount(uint(attempt)) <= 1:
 		w.logger.Warn("the exporter does not deliver; it is tried again", "seq", seq, "attempt", attempt, "error", err)
 	}
+}
+
+// works says that what failed fails no more.
+func (w *worker) works() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failing = ""
 }
 
 func (w *worker) set(at *time.Time, value time.Time) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -83,10 +84,34 @@ func (c Config) checkExporters() []error {
 
 // newExporters makes those that are configured. They start nothing.
 func newExporters(cfg Config, s *state, log *audit.Log, logger *slog.Logger) (*export.Exporters, error) {
+	for i, e := range cfg.Exporters {
+		// A line within a segment would be damage to the log.
+		if within(e.Path, s.dir) {
+			return nil, usage("configuration: line %d: exporters[%d].path must not lie in the state folder", e.line("path"), i)
+		}
+	}
 	id, _, _ := strings.Cut(log.Verifier(), "+") // a verifier is a name, a hash and a key
 	return export.New(export.Config{
 		Log: log, LogID: id, Dir: s.path(exportFolder), Sinks: cfg.sinks(), Version: version(), Logger: logger,
 	})
+}
+
+// within reports whether path lies in dir, however it is written.
+func within(path, dir string) bool {
+	if path == "" || path == export.Stdout {
+		return false
+	}
+	if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(real, filepath.Base(path))
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 // exportFolder is the folder of cursors, within the state folder.

@@ -259,6 +259,26 @@ exporters:
 	}
 }
 
+// A line in a segment would be damage to the log.
+func TestExporterPathIsOutsideTheState(t *testing.T) {
+	dir := t.TempDir()
+	state, link := filepath.Join(dir, "state"), filepath.Join(dir, "link")
+	if err := os.MkdirAll(filepath.Join(state, "audit"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(state, "audit"), link); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{
+		"": false, "-": false, dir + "/audit.jsonl": false, dir + "/state2/x": false, dir + "/..state": false,
+		state + "/audit/0000000001.segment": true, dir + "/x/../state/x": true, link + "/0000000001.segment": true, state: true,
+	} {
+		if got := within(path, state); got != want {
+			t.Errorf("%q lies in the state folder: %v", path, got)
+		}
+	}
+}
+
 // Every type of record can be chosen, in the schema as in the program.
 func TestRecordTypesAreAll(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../../execution/record.go", nil, 0)

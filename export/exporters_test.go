@@ -20,7 +20,7 @@ import (
 
 // Whatever a receiver does, every record arrives, in the order of the log.
 func TestEveryRecordArrivesAtAReceiverThatFails(t *testing.T) {
-	const count = 30_000
+	const count = 20_000
 	random := rand.New(rand.NewPCG(1, 2))
 	var c *collector
 	c = newCollector(t, func(w http.ResponseWriter, r *http.Request, body []byte) int {
@@ -80,11 +80,11 @@ func TestDeadReceiverCostsNothing(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	const count = 60_000 // some 30 MB
+	const count = 40_000 // some 20 MB
 	log.grow(count)
 	eventually(t, "the other exporter has everything", func() bool { return r.workers[1].durable.Load() == count })
 	written := uint64(len(out.String()))
-	if grown := int64(heap()) - int64(before) - 3*int64(written); grown > 16<<20 {
+	if grown := int64(heap()) - int64(before) - 3*int64(written); grown > 12<<20 {
 		t.Errorf("the heap grew by %d bytes beside what the test keeps", grown)
 	}
 	s := r.Stats()[0]

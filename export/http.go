@@ -16,6 +16,9 @@ import (
 // maxRetryAfter bounds what a receiver may ask for.
 const maxRetryAfter = time.Hour
 
+// endOfAnswer is how long the end of an answer's body is waited for.
+const endOfAnswer = time.Second
+
 // poster sends batches to an HTTP receiver. Any status of 200 to 299 acknowledges a whole
 // batch.
 type poster struct {
@@ -81,7 +84,9 @@ func (p *poster) send(ctx context.Context, b batch) error {
 		return withoutURL(err)
 	}
 	defer answer.Body.Close()
-	_, _ = io.CopyN(io.Discard, answer.Body, 64<<10) // so that the connection can be used again
+	// A connection whose answer was read to its end is used again. It may have none.
+	defer time.AfterFunc(endOfAnswer, cancel).Stop()
+	_, _ = io.CopyN(io.Discard, answer.Body, 64<<10)
 	return judge(answer, time.Now())
 }
 

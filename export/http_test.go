@@ -143,6 +143,31 @@ func TestReceiverHangs(t *testing.T) {
 	start(t, newLog(1), t.TempDir(), []Sink{c.sink()}, withPace(p)).waitAcknowledged(1)
 }
 
+// An acknowledgement is one without the end of its answer.
+func TestAnswerWithoutEnd(t *testing.T) {
+	c := &collector{t: t}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		c.take(body)
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	p := quick
+	p.attempt = patience
+	r := start(t, newLog(2), t.TempDir(), []Sink{{Name: "siem", Type: TypeHTTP, URL: server.URL}}, withPace(p))
+	began := time.Now()
+	r.waitAcknowledged(2)
+	if took := time.Since(began); took > patience/2 || r.Stats()[0].Failures > 0 {
+		t.Errorf("it took %v, and %d failures", took, r.Stats()[0].Failures)
+	}
+	c.check(t, 0, 2)
+}
+
 func TestBodies(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string][]byte{}

@@ -190,12 +190,13 @@ func TestEventsHaveWhatOCSFRequires(t *testing.T) {
 	p := producer{log: logID, version: "1.0.0", host: "gate-1", process: "1"}
 	golden := map[string]json.RawMessage{}
 	for name, r := range samples() {
-		for _, p := range []producer{p, {log: logID}} { // as little as may be known
+		bare := name == string(r.Type) && cmp.Equal(r, ofType(r.Type, execution.Record{})) // of a type that this test has no body for
+		for _, p := range []producer{p, {log: logID}} {                                    // as little as may be known
 			text, err := encodeJSON(r.Seq, p.event(&r))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.host != "" {
+			if p.host != "" && !bare {
 				golden[name] = text
 			}
 			var event map[string]any

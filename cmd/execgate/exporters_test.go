@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -220,6 +221,38 @@ exporters:
 		t.Errorf("the gateway ended with %d", code)
 	}
 	g.verify()
+}
+
+// What an operator runs without a gateway is delivered by the next gateway, and nothing
+// but the program's output is printed.
+func TestLocalRunDeliversNothing(t *testing.T) {
+	t.Parallel()
+	needsEngine(t)
+	dir := t.TempDir()
+	config, file := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "audit.jsonl")
+	text := fmt.Sprintf("exporters:\n  - {name: file, type: jsonl, path: %s}\n  - {name: out, type: jsonl, path: '-'}\n", file)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := newGateway(t, filepath.Join(dir, "state"), nil)
+	g.args = []string{"--config", config}
+	local := exec.Command("execgate", "run", "--local", "--config", config, "--state", g.state, "-")
+	local.Stdin = strings.NewReader("print(7)")
+	local.Env = append(os.Environ(), "EXECGATE_POLICY_DEADLINE_MS=5000")
+	out, err := local.Output()
+	if err != nil || string(out) != "7\n" {
+		t.Fatalf("it printed %q: %v", out, err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("it delivered")
+	}
+	recorded := len(g.records())
+	g.start()
+	g.waitReady()
+	eventually(t, startTimeout, "what was run before is delivered", func() bool {
+		text, _ := os.ReadFile(file)
+		return bytes.Count(text, []byte("\n")) >= recorded && bytes.Contains(text, []byte(`"type":"ended"`))
+	})
 }
 
 // What is wrong with an exporter is told with its line, and nothing of it is repeated.

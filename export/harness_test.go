@@ -113,7 +113,6 @@ type setting func(*Config)
 
 func withPace(p pace) setting        { return func(c *Config) { c.pace = p } }
 func withStdout(w io.Writer) setting { return func(c *Config) { c.Stdout = w } }
-func withLogID(id string) setting    { return func(c *Config) { c.LogID = id } }
 
 // start runs exporters until the test ends, or stop is called.
 func start(t testing.TB, log Log, dir string, sinks []Sink, settings ...setting) *running {

@@ -93,7 +93,7 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 		TLSClientConfig:     &tls.Config{RootCAs: b.roots, ServerName: u.host, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: b.dialTimeout, DisableCompression: true,
 		MaxResponseHeaderBytes: maxAnswerHead, ResponseHeaderTimeout: b.idleTimeout, IdleConnTimeout: b.idleTimeout,
-		MaxIdleConnsPerHost: 16, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+		MaxIdleConnsPerHost: 16,
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

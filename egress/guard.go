@@ -45,7 +45,7 @@ type guard struct {
 	left    int64 // of the body or chunk
 	err     error
 	broken  atomic.Bool // a body's chunks are malformed
-	scratch [4 << 10]byte
+	scratch [1 << 10]byte
 }
 
 // Read implements net.Conn. A timeout changes nothing.

@@ -128,7 +128,10 @@ func (i *intercepted) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, 
 			return i.account.leaves.of(i.authority, host)
 		},
 	})
-	return secured, secured.HandshakeContext(within) == nil
+	// On a stack of its own, which it makes large: this one stays as long as the connection.
+	done := make(chan error, 1)
+	go func() { done <- secured.HandshakeContext(within) }()
+	return secured, <-done == nil
 }
 
 // serve has net/http serve the one connection, and returns when it and all its

@@ -20,7 +20,7 @@ func attach(ctx context.Context, cli *client.Client, id string) (types.HijackedR
 		return types.HijackedResponse{}, fmt.Errorf("reach the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	attached := types.HijackedResponse{Conn: conn, Reader: bufio.NewReader(conn)}
+	attached := types.HijackedResponse{Conn: conn, Reader: bufio.NewReaderSize(conn, engineBuffer)}
 	err = upgrade(attached, fmt.Sprintf("/v%s/containers/%s/attach?stream=1&stdin=1&stdout=1&stderr=1", cli.ClientVersion(), id))
 	if !stop() {
 		err = errors.Join(ctx.Err(), err)

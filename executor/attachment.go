@@ -39,8 +39,9 @@ type demultiplexer struct {
 	left  int64 // bytes of standard output still to come in this piece
 }
 
-// engineBuffer is as much of the engine's stream as is read at once, in bytes.
-const engineBuffer = 32 << 10
+// engineBuffer is as much of the engine's stream as is held, in bytes: every sandbox has
+// one. A larger piece is read past it.
+const engineBuffer = 4 << 10
 
 func newDemultiplexer(from io.Reader, words io.Writer) *demultiplexer {
 	return &demultiplexer{from: bufio.NewReaderSize(from, engineBuffer), words: words}

@@ -39,12 +39,19 @@ func newOutput(budget int64, feed *feed) *output {
 	}
 }
 
+// How much of a stream is read at once, in bytes: little from a program that says
+// little, of which there may be many at once.
+const (
+	smallOutput = 1 << 10
+	largeOutput = 32 << 10
+)
+
 // copy reads until the stream ends. What is past the budget is read and thrown
 // away, so that the agent can finish.
 func (o *output) copy(s *stream, from io.ReadCloser) {
 	defer o.ended()
 	defer from.Close()
-	buffer := make([]byte, 32<<10)
+	buffer := make([]byte, smallOutput)
 	for {
 		n, err := from.Read(buffer)
 		if kept := o.add(s, buffer[:n]); len(kept) > 0 {
@@ -52,6 +59,9 @@ func (o *output) copy(s *stream, from io.ReadCloser) {
 		}
 		if err != nil {
 			return
+		}
+		if n == len(buffer) && n < largeOutput {
+			buffer = make([]byte, largeOutput)
 		}
 	}
 }

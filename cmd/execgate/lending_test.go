@@ -176,7 +176,7 @@ func (l *lending) policy(t *testing.T) string {
 }
 
 // lyingResolver is a DNS server that says that every name is at 127.0.0.1.
-func lyingResolver(t *testing.T) string {
+func lyingResolver(t testing.TB) string {
 	t.Helper()
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -101,6 +101,12 @@ type prompt struct {
 	soon bool  // another frame follows that one
 }
 
+// Read implements io.Reader.
+func (c *prompt) Read(p []byte) (int, error) {
+	shrink(c.Conn)
+	return c.Conn.Read(p)
+}
+
 // Write implements io.Writer. It is given frames as this package writes them: a
 // header is not cut in two.
 func (c *prompt) Write(p []byte) (int, error) {

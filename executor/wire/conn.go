@@ -18,6 +18,10 @@ import (
 // maxChunk is the most that one piece of an outbound connection holds, in bytes.
 const maxChunk = 16 << 10
 
+// connBuffer is what a connection holds of the beginning of a piece, in bytes: the rest
+// is read past it, and most connections wait most of the time.
+const connBuffer = 512
+
 // chunkHeader is the size of a piece's header: its length as 16 bits, big endian.
 const chunkHeader = 2
 
@@ -39,6 +43,7 @@ type Conn struct {
 	reading sync.Mutex
 	in      *bufio.Reader
 	left    int         // of the present piece
+	short   bool        // that piece is not one of many
 	ended   atomic.Bool // the other side writes no more
 
 	writing sync.Mutex
@@ -51,7 +56,7 @@ type Conn struct {
 }
 
 func newConn(stream net.Conn, flush func() error) *Conn {
-	return &Conn{stream: stream, flush: flush, in: bufio.NewReaderSize(stream, 4<<10)}
+	return &Conn{stream: stream, flush: flush, in: bufio.NewReaderSize(stream, connBuffer)}
 }
 
 // Read implements net.Conn.
@@ -63,6 +68,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	defer c.reading.Unlock()
 	if c.closed.Load() {
 		return 0, net.ErrClosed
+	}
+	if c.left == 0 && c.short {
+		shrink(c.stream)
 	}
 	for c.left == 0 {
 		if err := c.next(); err != nil {
@@ -90,8 +98,16 @@ func (c *Conn) next() error {
 		go c.awaitReset()
 		return io.EOF
 	}
-	c.left = length
+	c.left, c.short = length, length < maxChunk
 	return nil
+}
+
+// shrink frees what yamux keeps of a stream that may be about to wait, if all of it was
+// read.
+func shrink(stream net.Conn) {
+	if s, ok := stream.(*yamux.Stream); ok {
+		s.Shrink()
+	}
 }
 
 // why says what an error of the stream means for the connection.

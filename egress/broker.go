@@ -92,7 +92,7 @@ func New(c Config) (*Broker, error) {
 		idleTimeout:    cmp.Or(c.IdleTimeout, defaultIdleTimeout),
 		roots:          c.Roots, credentials: c.Credentials, decider: c.Decider,
 		plainPort: 80, explainWait: defaultExplainWait,
-		counts: counts{connections: map[Outcome]uint64{}}, accounts: map[string]*account{},
+		counts: newCounts(), accounts: map[string]*account{},
 	}
 	if b.resolver == nil {
 		b.resolver = &net.Resolver{}
@@ -146,9 +146,14 @@ func (b *Broker) Carry(ctx context.Context, job execution.Job, authority *tls.Ce
 	}
 }
 
-// refuse counts a refusal, and records it while there are not too many.
+// refuse counts the refusal of a connection, and records it.
 func (b *Broker) refuse(ctx context.Context, job execution.Job, a *account, d destination, q question, code string) {
 	b.counts.end(execution.EffectDeny, counted(code))
+	b.recordRefusal(ctx, job, a, d, q, code)
+}
+
+// recordRefusal records a refusal, while there are not too many.
+func (b *Broker) recordRefusal(ctx context.Context, job execution.Job, a *account, d destination, q question, code string) {
 	if record := a.refuse(code); record != "" {
 		b.records.denied(ctx, job, d, q, record)
 		return

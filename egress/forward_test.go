@@ -82,6 +82,7 @@ func TestForwardIsCarriedAndRecorded(t *testing.T) {
 		}
 	}
 	stats := Stats{
+		Requests: map[RequestOutcome]uint64{}, RequestSeconds: map[string]Histogram{},
 		Executions: 1, BytesOut: 5, BytesIn: 14,
 		Connections: map[Outcome]uint64{{execution.EffectAllow, ""}: 1, {execution.EffectDeny, codeHostInvalid}: 1},
 	}

@@ -286,7 +286,7 @@ func TestAddressesAreTriedInTurnForARequest(t *testing.T) {
 	if p := problemIn(t, res, body); p.Code != codeDialFailed || p.Status != 502 {
 		t.Errorf("%+v", p)
 	}
-	if got := s.broker.Stats().Connections; got[Outcome{execution.EffectAllow, codeDialFailed}] != 1 {
+	if got := s.broker.Stats().Requests; got[RequestOutcome{Outcome{execution.EffectAllow, codeDialFailed}, ""}] != 1 {
 		t.Errorf("counted: %v", got)
 	}
 }

@@ -49,7 +49,8 @@ func (i *intercepted) decide(r *http.Request) (destination, question, string) {
 }
 
 func (i *intercepted) refuse(w http.ResponseWriter, r *http.Request, d destination, q question, code string) {
-	i.broker.refuse(r.Context(), i.job, i.account, d, q, code)
+	i.broker.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, counted(code)}})
+	i.broker.recordRefusal(r.Context(), i.job, i.account, d, q, code)
 	writeProblem(w, d, q, code)
 }
 
@@ -94,6 +95,7 @@ type exchange struct {
 	out    *http.Request
 	body   *sent
 
+	began  time.Time
 	status int
 	in     int64 // bytes of the answer
 	code   string
@@ -103,7 +105,7 @@ type exchange struct {
 var errIdle = errors.New("nothing has moved for too long")
 
 func newExchange(i *intercepted, w http.ResponseWriter, r *http.Request, d destination, q question, c bound) *exchange {
-	x := &exchange{intercepted: i, w: w, r: r, to: d, q: q, bound: c}
+	x := &exchange{intercepted: i, w: w, r: r, to: d, q: q, bound: c, began: time.Now()}
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	control := http.NewResponseController(w)
 	x.watch = newWatch(i.broker.idleTimeout, func() {
@@ -204,11 +206,11 @@ func (x *exchange) lend(out *http.Request) string {
 
 // finish answers with a problem, where no answer has begun.
 func (x *exchange) finish() {
-	effect := execution.EffectAllow
 	if x.code == codeUnrecorded {
-		effect = execution.EffectDeny
+		x.broker.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, x.code}})
+	} else {
+		x.broker.counts.carried(x.code, x.status, x.body.n.Load(), x.in, time.Since(x.began))
 	}
-	x.broker.counts.end(effect, x.code)
 	switch {
 	case x.code == "":
 	case !x.begun:

@@ -61,10 +61,11 @@ func (w *egressWorld) idle(n int) (each, resident int64) {
 			}
 		})
 	}
+	answered := egress.RequestOutcome{Outcome: egress.Outcome{Effect: execution.EffectAllow}, Status: "2xx"}
 	waiting := func(n int) {
 		w.tb.Helper()
 		eventually(w.tb, 5*time.Minute, "the sandboxes wait", func() bool {
-			return w.broker.Stats().Connections[egress.Outcome{Effect: execution.EffectAllow}] >= uint64(n) || w.tb.Failed()
+			return w.broker.Stats().Requests[answered] >= uint64(n) || w.tb.Failed()
 		})
 	}
 	begin()

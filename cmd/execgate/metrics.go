@@ -86,6 +86,8 @@ type metrics struct {
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
 	egressUnrecorded                                   family
+	egressRequests, egressRequestBytes                 family
+	egressRequestSeconds                               family
 	leasesIssued, leasesRevoked, revokeFailures        family
 	pendingRevocations, vaultBreaker                   family
 	exportNext, exportLag, exportLagSeconds            family
@@ -135,6 +137,9 @@ func newMetrics(p parts) *metrics {
 	m.egressActive = m.gauge("egress_connections", "Connections that are carried now.")
 	m.egressBytes = m.counter("egress_bytes_total", "Bytes that connections carried.", "direction")
 	m.egressUnrecorded = m.counter("egress_unrecorded_refusals_total", "Refusals of programs that were refused too often to record each.")
+	m.egressRequests = m.counter("egress_requests_total", "Requests that programs made over intercepted connections, by what became of them.", "effect", "code", "status")
+	m.egressRequestBytes = m.counter("egress_request_bytes_total", "Bytes of the bodies of those requests, and of their answers.", "direction")
+	m.egressRequestSeconds = m.histogram("egress_request_seconds", "Time from the decision to the answer's end, of requests that were allowed.", "status")
 	m.leasesIssued = m.counter("vault_leases_issued_total", "Credentials that were lent.")
 	m.leasesRevoked = m.counter("vault_leases_revoked_total", "Credentials that were taken back.")
 	m.revokeFailures = m.counter("vault_revoke_failures_total", "Attempts to take back that failed, and are made again.")
@@ -207,6 +212,14 @@ func (m *metrics) ofEgress(r readings, s egress.Stats) {
 	r.value(m.egressBytes, float64(s.BytesOut), "out")
 	r.value(m.egressBytes, float64(s.BytesIn), "in")
 	r.value(m.egressUnrecorded, float64(s.Unrecorded))
+	for outcome, count := range s.Requests {
+		r.value(m.egressRequests, float64(count), string(outcome.Effect), outcome.Code, outcome.Status)
+	}
+	r.value(m.egressRequestBytes, float64(s.RequestBytesOut), "out")
+	r.value(m.egressRequestBytes, float64(s.RequestBytesIn), "in")
+	for status, h := range s.RequestSeconds {
+		r.times(m.egressRequestSeconds, map[string]executor.Histogram{status: executor.Histogram(h)})
+	}
 }
 
 // ofExporter has names of the configuration as labels: no caller chose them.

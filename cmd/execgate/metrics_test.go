@@ -61,7 +61,13 @@ type lent struct{}
 func (lent) Stats() egress.Stats {
 	return egress.Stats{
 		Connections: map[egress.Outcome]uint64{{Effect: execution.EffectDeny, Code: "private_address"}: 16},
-		Active:      17, BytesOut: 18, BytesIn: 19, Unrecorded: 20,
+		Requests: map[egress.RequestOutcome]uint64{
+			{Outcome: egress.Outcome{Effect: execution.EffectAllow}, Status: "2xx"}:                         25,
+			{Outcome: egress.Outcome{Effect: execution.EffectDeny, Code: "method_not_granted"}, Status: ""}: 26,
+		},
+		RequestBytesOut: 27, RequestBytesIn: 28,
+		RequestSeconds: map[string]egress.Histogram{"2xx": {Count: 29, Sum: 30, Buckets: map[float64]uint64{.5: 28}}},
+		Active:         17, BytesOut: 18, BytesIn: 19, Unrecorded: 20,
 	}
 }
 func (lent) counts() (vault.Counts, bool) {
@@ -131,6 +137,13 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_reused_sandboxes{state="idle"}`:                                                         2,
 		`execgate_reuses_total`:                                                                           3, `execgate_cleaning_failures_total`: 4, `execgate_sessions`: 5,
 		`execgate_audit_records_total`: 7, `execgate_audit_signed_records_total`: 5, `execgate_audit_failures_total`: 3,
+		`execgate_egress_connections_total{code="private_address",effect="deny"}`:           16,
+		`execgate_egress_requests_total{code="",effect="allow",status="2xx"}`:               25,
+		`execgate_egress_requests_total{code="method_not_granted",effect="deny",status=""}`: 26,
+		`execgate_egress_request_bytes_total{direction="out"}`:                              27,
+		`execgate_egress_request_bytes_total{direction="in"}`:                               28,
+		`execgate_egress_request_seconds_bucket{status="2xx",le="0.5"}`:                     28,
+		`execgate_egress_request_seconds_count{status="2xx"}`:                               29,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", series, value, ok, want)

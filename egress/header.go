@@ -17,6 +17,9 @@ var hops = []string{
 // isForm reports whether a name is one that servers take for name: in any case, and
 // with "_" for "-" as CGI has it.
 func isForm(got, name string) bool {
+	if len(got) != len(name) {
+		return false // it is asked of each header with each name
+	}
 	return strings.EqualFold(strings.ReplaceAll(got, "_", "-"), strings.ReplaceAll(name, "_", "-"))
 }
 

@@ -47,6 +47,7 @@ func BenchmarkRequest(b *testing.B) {
 				}
 				slices.Sort(times)
 				b.ReportMetric(float64(times[len(times)/2].Microseconds()), "median-µs")
+				b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
 			})
 		}
 	}

@@ -70,6 +70,7 @@ type Record struct {
 // whole decision.
 type Decided struct {
 	Action        Action            `json:"action,omitempty"`      // empty in records from before there were several: execute
+	Parent        string            `json:"parent,omitempty"`      // the execution whose program called the tool
 	Session       string            `json:"session,omitempty"`     // the one that is opened, or run in
 	Tool          string            `json:"tool,omitempty"`        // of ActionToolCall: the one that is called
 	ArgsSHA256    string            `json:"args_sha256,omitempty"` // of ActionToolCall: ToolCall.ArgsSHA256
@@ -120,6 +121,7 @@ type Ended struct {
 	DecidedSeq   uint64  `json:"decided_seq"` // the record that opened this execution
 	Outcome      Outcome `json:"outcome"`
 	ExitCode     *int    `json:"exit_code"`
+	Status       int     `json:"status,omitempty"` // of a tool of ToolHTTP: what its destination answered
 	StdoutSHA256 string  `json:"stdout_sha256,omitempty"`
 	StderrSHA256 string  `json:"stderr_sha256,omitempty"`
 	ResultSHA256 string  `json:"result_sha256,omitempty"`

@@ -98,7 +98,8 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
-	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, logger); err != nil {
+	inside := &insideTools{}
+	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, inside, logger); err != nil {
 		return nil, err
 	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, a.broker, logger); err != nil {
@@ -144,6 +145,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.service, err = gateway.NewService(config); err != nil {
 		return nil, err
 	}
+	inside.Service = a.service
 	authenticator := options.authenticator
 	if authenticator == nil {
 		authenticator = a.keys

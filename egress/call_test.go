@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -264,6 +265,21 @@ func TestReflectionToACallIsScrubbed(t *testing.T) {
 	s.bind("api", execution.Binding{Mode: "bearer"})
 	if r := s.broker.Call(t.Context(), s.job); strings.Contains(string(r.Stdout), "pQ+ab") || strings.Count(string(r.Stdout), "[redacted]") != 2 {
 		t.Errorf("%s", r.Stdout)
+	}
+}
+
+// What cannot be searched is withheld, also where no binding asks for that: nobody could
+// read it but who wants the key in it.
+func TestCompressedAnswerToACallIsWithheld(t *testing.T) {
+	s := calling(t, Config{Credentials: &lender{fields: map[string]map[string]string{"api": {"token": secret}}}}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, r.Header.Get("Authorization"))
+		_ = z.Close()
+	})
+	s.bind("api", execution.Binding{Mode: "bearer"})
+	if p := refusedIn(t, s.broker.Call(t.Context(), s.job)); p.Code != codeUnscrubbable {
+		t.Errorf("%+v", p)
 	}
 }
 

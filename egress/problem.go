@@ -112,7 +112,7 @@ var answers = map[string]answer{
 	codeDisconnected:     {502, "The program did not wait for the answer."},
 	codeCancelled:        {503, "The execution has ended."},
 	codeIdle:             {504, "Nothing was sent or received for too long."},
-	codeUnscrubbable:     {502, "The answer is compressed, or a part, or a WebSocket, and the credential's binding is strict: it is withheld."},
+	codeUnscrubbable:     {502, "The answer is compressed, or a part, or a WebSocket, and must be searched for a credential: it is withheld."},
 	codeUnrecorded:       {503, "The gateway cannot record this request now, so it was not sent. Try again later."},
 
 	codeToolRequest:   {400, "Tools are called by POST /NAME, with their arguments as a JSON object, and listed by GET /."},

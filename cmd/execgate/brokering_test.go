@@ -62,6 +62,9 @@ func newUpstream(t *testing.T) *upstream {
 		u.keys = append(u.keys, r.Header.Get("Authorization"))
 		u.mu.Unlock()
 		w.Header().Set("X-Reflected", r.Header.Get("Authorization"))
+		if r.URL.Path == "/reports/none" {
+			w.WriteHeader(http.StatusNotFound)
+		}
 		json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path, "query": r.URL.RawQuery, "authorization": r.Header.Get("Authorization")})
 	}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}

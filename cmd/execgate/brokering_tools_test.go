@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -12,8 +14,8 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// toolsOfReports are a tool that asks the API, one that adds, and one that is granted to
-// nobody.
+// toolsOfReports are a tool that asks the API, one that adds, one that does not end, and
+// one that is granted to nobody.
 const toolsOfReports = `tools:
   - name: report
     description: Reads a report.
@@ -44,6 +46,12 @@ const toolsOfReports = `tools:
       additionalProperties: false
       required: [a, b]
       properties: {a: {type: number}, b: {type: number}}
+  - name: sleeper
+    description: Sleeps for longer than anybody waits.
+    kind: container
+    image: python
+    command: [python3, -c, "import time; time.sleep(600)"]
+    arguments: {type: object, additionalProperties: false}
   - name: secret-report
     description: Is granted to nobody.
     kind: http
@@ -110,11 +118,20 @@ func TestToolThatIsARequest(t *testing.T) {
 			t.Errorf("%s: %+v", arguments, p)
 		}
 	}
+	// From the command line, which exits by whether it went well.
+	for id, want := range map[string]int{"7": 0, "none": 1} {
+		cmd := exec.Command("execgate", "tools", "call", "report", "--arguments", `{"id": "`+id+`"}`)
+		cmd.Env = append(os.Environ(), "EXECGATE_URL="+l.url, "EXECGATE_API_KEY="+l.key())
+		out, _ := cmd.CombinedOutput() // its exit code says it
+		if code := cmd.ProcessState.ExitCode(); code != want || !bytes.Contains(out, []byte(`"path":"/reports/`+id+`"`)) || bytes.Contains(out, []byte("answered 404")) != (want == 1) {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+	}
 	another, none := call("secret-report", `{}`).refused(t, http.StatusForbidden), call("nothing", `{}`).refused(t, http.StatusForbidden)
 	if strings.ReplaceAll(another.Detail, "secret-report", "nothing") != none.Detail || another.Code != "tool_not_granted" || none.Code != another.Code {
 		t.Errorf("%+v and %+v", another, none)
 	}
-	if keys := u.seen(); len(keys) != 1 {
+	if keys := u.seen(); len(keys) != 3 {
 		t.Errorf("what was refused left: %q", keys)
 	}
 
@@ -229,4 +246,39 @@ result = {
 	}
 	l.verify()
 	l.wantNowhere(t, apiKey)
+}
+
+// What a program has called ends with it, and leaves nothing.
+func TestCalledToolEndsWithItsProgram(t *testing.T) {
+	t.Parallel()
+	l, _ := startBrokering(t, toolsOfReports, []string{"sleeper"}, toolsInside)
+	cancel, done := l.beginTold(python(`
+import urllib.request
+print("calling", flush=True)
+urllib.request.urlopen("http://tools.execgate/sleeper", b"{}")
+`, `"network": ["tools.execgate:80"]`))
+	eventually(t, startTimeout, "the tool is called", func() bool { return len(l.recordsOf(execution.RecordDecided)) == 2 })
+	l.waitContainers(2) // its own, and the program's
+	if r := cancel(); r.status >= 300 {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	if rest := <-done; !strings.Contains(rest, `"outcome":"cancelled"`) {
+		t.Errorf("%s", rest)
+	}
+	eventually(t, startTimeout, "both have ended", func() bool { return len(l.recordsOf(execution.RecordEnded)) == 2 })
+	for _, r := range l.recordsOf(execution.RecordEnded) {
+		if r.Ended.Outcome != execution.OutcomeCancelled {
+			t.Errorf("recorded %+v", r.Ended)
+		}
+	}
+	for _, r := range l.recordsOf(execution.RecordEgressEnded) {
+		if r.EgressEnded.Error != "cancelled" {
+			t.Errorf("recorded %+v", r.EgressEnded)
+		}
+	}
+	if code := l.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	l.waitNothingLeft(startTimeout)
+	l.verify()
 }

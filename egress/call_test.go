@@ -78,6 +78,23 @@ func TestCallIsCarriedAndRecorded(t *testing.T) {
 	}
 }
 
+// Whatever the gateway escapes in a path, and in a query, is forwarded as it is.
+func TestTargetOfACallIsForwarded(t *testing.T) {
+	target := "/"
+	for c := byte(' '); c < 0x7f; c++ {
+		if strings.IndexByte(`/;\%`+unreserved, c) < 0 {
+			target += fmt.Sprintf("%%%02X", c)
+		}
+	}
+	target += "%C3%A9%F0%9F%98%80"
+	target += "?q=" + target[1:] + "%0D%0A%2F%25%3B"
+	s := calling(t, Config{}, nil)
+	s.job.Call.Target = target
+	if r := s.broker.Call(t.Context(), s.job); r.Status != 200 || s.requests()[0].URI != target {
+		t.Errorf("%s", r.Stdout)
+	}
+}
+
 // What a program would be refused, a call is too: in the same words, and nothing leaves.
 func TestCallsThatAreRefused(t *testing.T) {
 	store := &lender{err: errors.New("sealed")}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
@@ -64,12 +65,14 @@ func (t *tool) checkRequest(f *faults) {
 	d, wrong := parseDestination(destinationText(execution.Destination{Host: parsed.Hostname(), Port: portOf(parsed)}))
 	r := &requestTemplate{method: t.Request.Method, to: d, named: map[string]bool{}}
 	switch {
-	case parsed.Scheme != "https" || parsed.User != nil || parsed.Fragment != "":
+	case !strings.HasPrefix(template, "https://") || parsed.User != nil || parsed.Fragment != "":
 		f.add(at, "must be https, without a user and without a fragment")
 	case placeholder.MatchString(authority):
 		f.add(at, "must not have an argument in its host or port")
 	case wrong != "":
 		f.add(at, "with its host and port "+wrong)
+	case isIP(d.Host):
+		f.add(at, "must name its host: nothing is connected to by an address")
 	case parsed.Path != "" && path.Clean(parsed.Path) != parsed.Path:
 		f.add(at, "must have a clean path: no '.', '..' or empty part, no '/' at the end")
 	case strings.Trim(parsed.Path, plainInPath) != "":
@@ -116,6 +119,11 @@ func (t *tool) checkNamed(r *requestTemplate, inPath, at string, f *faults) {
 			f.addf(at, "names the argument %s in its path, which has to be required in arguments", name)
 		}
 	}
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // portOf is the port of a URL of https; 0 where it has one that is none.

@@ -51,7 +51,7 @@ func (i *intercepted) serveTools(w http.ResponseWriter, r *http.Request, d desti
 	b, ctx := i.broker, r.Context()
 	seq, err := b.records.allowed(ctx, i.job, d, q, "", netip.AddrPort{})
 	if err != nil {
-		b.counts.end(execution.EffectDeny, codeUnrecorded)
+		b.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, codeUnrecorded}})
 		return verdict{to: d, q: q, code: codeUnrecorded}
 	}
 	began := time.Now()
@@ -75,9 +75,10 @@ func (i *intercepted) serveTools(w http.ResponseWriter, r *http.Request, d desti
 	default:
 		end.BytesIn = granted
 	}
-	end.WallMS = time.Since(began).Milliseconds()
+	took := time.Since(began)
+	end.WallMS = took.Milliseconds()
 	b.records.ended(ctx, i.job, end)
-	b.counts.end(execution.EffectAllow, end.Error)
+	b.counts.carried(end.Error, end.Status, end.BytesOut, end.BytesIn, took)
 	if end.Error == "" {
 		writeDocument(w, end.Status, document)
 	}

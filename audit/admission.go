@@ -9,7 +9,7 @@ func (w *writer) admits(e *entry) bool {
 			return true // the space is its own; if it is too large, writing it says so
 		}
 	}
-	need := int64(e.bytes()) + w.reserved + w.promised
+	need := int64(e.bytes()) + w.reserved + w.promised + w.forRemoval(e.typ)
 	if e.typ == frameOpen {
 		need += e.reserve
 	}
@@ -41,6 +41,6 @@ const commonDecision = 32 << 10
 // noteFull tells whether another decision of common size would be refused. It is
 // called wherever space comes or goes.
 func (w *writer) noteFull() {
-	need := w.reserved + w.promised + min(commonDecision, 2*w.log.cfg.maxReserveBytes())
+	need := w.reserved + w.promised + w.forRemoval(frameOpen) + min(commonDecision, 2*w.log.cfg.maxReserveBytes())
 	w.log.health.noteFull(w.fault.err == nil && w.available() < need)
 }

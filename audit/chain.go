@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // link is one segment in the order of the log.
@@ -16,7 +17,7 @@ type link struct {
 	// fault says what is wrong with the header; the rest is then meaningless.
 	fault error
 	// orphan is set where the segment that the header calls the one before is
-	// not there.
+	// not there; of the first one, because it was removed.
 	orphan bool
 }
 
@@ -40,6 +41,9 @@ func chain(fsys FileSystem, dir string) ([]link, error) {
 		}
 		l := link{index: index, limit: -1}
 		l.header, l.start, err = readSegmentHeader(fsys, dir, index)
+		if errors.Is(err, fs.ErrNotExist) {
+			break // retention removed it since the folder was listed, and what came before it
+		}
 		if bad := (*damage)(nil); errors.As(err, &bad) {
 			l.fault = bad
 		} else if err != nil {

@@ -18,12 +18,12 @@ type checkpointer struct {
 	log *Log
 	due chan struct{}
 
-	signed atomic.Uint64 // size of the last checkpoint
+	signed     atomic.Uint64 // size of the last checkpoint
+	remembered atomic.Uint64 // size of the one in KeyDir
 	// The rest belongs to run, and before and after it to New and Run.
-	exists     bool // there is a checkpoint
-	sealed     uint64
-	remembered uint64
-	kept       bool // KeyDir has a checkpoint
+	exists bool // there is a checkpoint
+	sealed uint64
+	kept   bool // KeyDir has a checkpoint
 }
 
 // grown tells that the log has size numbers. It does not wait.
@@ -77,7 +77,7 @@ func (c *checkpointer) writeFiles(remember bool) error {
 	t, sealed := c.log.writer.tip.snapshot()
 	size := t.size
 	stale := !c.exists || size != c.signed.Load() || sealed != c.sealed
-	forgotten := remember && (!c.kept || size != c.remembered)
+	forgotten := remember && (!c.kept || size != c.remembered.Load())
 	if !stale && !forgotten {
 		return nil
 	}
@@ -103,7 +103,8 @@ func (c *checkpointer) writeFiles(remember bool) error {
 		if err := replaceFile(fsys, c.log.cfg.KeyDir, rememberedName, signed, 0o600); err != nil {
 			return err
 		}
-		c.kept, c.remembered = true, size
+		c.kept = true
+		c.remembered.Store(size)
 	}
 	return nil
 }
@@ -116,6 +117,7 @@ func (c *checkpointer) adopt(dir, keyDir *signedTree) {
 		c.signed.Store(dir.size)
 	}
 	if keyDir != nil {
-		c.kept, c.remembered = true, keyDir.size
+		c.kept = true
+		c.remembered.Store(keyDir.size)
 	}
 }

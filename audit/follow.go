@@ -48,35 +48,15 @@ func (l *Log) Follow(ctx context.Context, from uint64) iter.Seq2[[]execution.Rec
 // batch at a time, as Read does otherwise. It reads no segment that ends before.
 func ReadFrom(dir string, from uint64) iter.Seq2[[]execution.Record, error] {
 	return func(yield func([]execution.Record, error) bool) {
-		links, err := chain(osFileSystem{}, dir)
-		if err != nil {
+		err := readLinks(dir, from, func(_ link, b *batch) error {
+			records, err := recordsOf(b, from)
+			if err == nil && len(records) > 0 && !yield(records, nil) {
+				return errStop
+			}
+			return err
+		})
+		if err != nil && err != errStop {
 			yield(nil, err)
-			return
-		}
-		first := linkOf(links, from)
-		for i := first; i < len(links); i++ {
-			l := links[i]
-			switch {
-			case l.fault != nil:
-				err = l.fault
-			case l.orphan && i > first:
-				err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
-			default:
-				err = readLink(dir, l, i == len(links)-1, func(b *batch) error {
-					records, err := recordsOf(b, from)
-					if err == nil && len(records) > 0 && !yield(records, nil) {
-						return errStop
-					}
-					return err
-				})
-			}
-			if err == errStop {
-				return
-			}
-			if err != nil {
-				yield(nil, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err))
-				return
-			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -134,38 +135,101 @@ func (r *recovery) provision() {
 	}
 }
 
-// read follows every record.
+// read looks at all segments from the outside, and follows the records from the
+// last one on that begins before all checkpoints: where their roots are reached,
+// they vouch for what that segment's header says of everything before it.
 func (r *recovery) read() error {
-	r.replay.open = map[uint64]place{}
 	r.replay.reached = func(stated signedTree, root tlog.Hash) {
 		if stated.root != root {
 			r.unequal = append(r.unequal, stated)
 		}
 	}
+	covered := uint64(maxSeq)
 	for _, c := range []*signedTree{r.dir, r.keyDir} {
 		if c != nil {
 			r.replay.expect = append(r.replay.expect, *c)
+			covered = min(covered, c.size)
 		}
 	}
 	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
-	r.replay.check()
-	for i, l := range r.links {
-		switch {
-		case l.fault != nil:
-			return r.damaged(l.name(), l.fault)
-		case l.orphan && l.header.prev == 0:
-			return r.damaged(l.name(), errors.New("offset 0: it says that it is the first segment, but there are others before it"))
-		case l.orphan:
-			return r.damaged(segmentName(l.header.prev), errors.New("offset 0: the segment is missing"))
-		case l.header.logID != r.log.id.id:
-			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
-		case !r.replay.tree.equal(&l.header.tree):
-			return r.damaged(l.name(), fmt.Errorf("offset 0: the segment continues a log of %d records with another root than the %d before it", l.header.tree.size, r.replay.tree.size))
+	if r.dir == nil {
+		covered = 0 // nothing vouches for anything, which compare says
+	}
+	for i := range r.links {
+		if err := r.join(i); err != nil {
+			return err
+		}
+	}
+	for i := range r.links[:len(r.links)-1] {
+		if err := r.look(i); err != nil {
+			return err
+		}
+	}
+	from := r.start(covered)
+	r.replay.begin(r.links[from].header)
+	for i := from; i < len(r.links); i++ {
+		l := r.links[i]
+		if err := r.replay.follows(l.header); err != nil {
+			return r.damaged(l.name(), fmt.Errorf("offset 0: %w", err))
 		}
 		if err := r.readSegment(l, i == len(r.links)-1); err != nil {
 			return err
 		}
 	}
+	if first := r.links[0]; first.header.tree.size > r.replay.kept {
+		return r.damaged(segmentName(first.header.prev), errors.New("offset 0: the segment is missing, and was not removed by retention"))
+	}
+	r.log.recorded, r.log.writer.kept = r.replay.kept, r.replay.kept
+	return nil
+}
+
+// start is the segment to read from, where covered records are signed: the last one
+// that begins before them, or an earlier one, so that a log that is not large is
+// read whole.
+func (r *recovery) start(covered uint64) int {
+	bytes := int64(0)
+	for i, l := range slices.Backward(r.links) {
+		if bytes >= r.log.cfg.StartBytes && l.header.listed && l.header.tree.size <= covered {
+			return i
+		}
+		bytes += max(0, l.limit)
+	}
+	return 0 // no execution is open whose decision was removed
+}
+
+// join checks that the header of segment i follows on the one before it.
+func (r *recovery) join(i int) error {
+	l := r.links[i]
+	switch {
+	case l.fault != nil:
+		return r.damaged(l.name(), l.fault)
+	case l.orphan && l.header.prev == 0:
+		return r.damaged(l.name(), errors.New("offset 0: it says that it is the first segment, but there are others before it"))
+	case l.orphan && i > 0:
+		return r.damaged(segmentName(l.header.prev), errors.New("offset 0: the segment is missing"))
+	case l.header.logID != r.log.id.id:
+		return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
+	case i > 0 && l.header.tree.size < r.links[i-1].header.tree.size:
+		return r.damaged(l.name(), fmt.Errorf("offset 0: the segment continues a log of %d records, the one before it one of %d", l.header.tree.size, r.links[i-1].header.tree.size))
+	}
+	return nil
+}
+
+// look checks that segment i is as long as the one after it says, and has it watched.
+func (r *recovery) look(i int) error {
+	l := r.links[i]
+	id, err := r.log.cfg.FileSystem.Identify(filepath.Join(r.log.cfg.Dir, l.name()))
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	if id.Size < l.limit || l.limit < l.start {
+		return r.damaged(l.name(), fmt.Errorf("offset %d: the segment has %d bytes, the next one says that it ends at %d", id.Size, id.Size, l.limit))
+	}
+	next := r.links[i+1].header
+	r.log.watch.seal(sealedSegment{
+		index: l.index, identity: id, first: l.header.tree.size, next: next.tree.size,
+		root: next.tree.root(), sealed: time.Unix(0, next.begun),
+	})
 	return nil
 }
 
@@ -177,13 +241,6 @@ func (r *recovery) readSegment(l link, last bool) error {
 		return fmt.Errorf("open the audit log: %w", err)
 	}
 	defer f.Close()
-	if !last {
-		id, err := f.Identify()
-		if err != nil {
-			return fmt.Errorf("open the audit log: %w", err)
-		}
-		r.log.watch.seal(l.name(), id)
-	}
 	reader := newSegmentReader(f, l.start, l.limit)
 	r.lastBatch, r.end = l.start, l.start
 	for {
@@ -228,6 +285,9 @@ func (r *recovery) compare() error {
 		if c != nil && c.size > size {
 			return at("the log holds %d records, but a checkpoint covers %d", size, c.size)
 		}
+	}
+	if first := r.links[0].header.tree.size; r.dir != nil && r.dir.size < first {
+		return r.damaged(checkpointName, fmt.Errorf("offset 0: the log begins with record %d, and the checkpoint covers %d", first, r.dir.size))
 	}
 	if r.dir == nil && size > 0 {
 		return r.damaged(checkpointName, errors.New("offset 0: the checkpoint is missing"))
@@ -286,7 +346,8 @@ func (r *recovery) reopen() error {
 	w.use(f, id, l.header, r.end)
 	w.index = indexes[len(indexes)-1]
 	w.next = r.replay.tree.size
-	w.tip.tree, w.tip.sealed = r.replay.tree, l.header.prev
+	w.first = w.next
+	w.tip.tree, w.tip.begin, w.tip.sealed = r.replay.tree, l.header.tree.size, l.header.prev
 	return nil
 }
 
@@ -298,6 +359,9 @@ func (r *recovery) findUnended() error {
 	}
 	for segment, seqs := range bySegment {
 		if err := r.readOpen(segment, seqs); err != nil {
+			if bad := (*damage)(nil); errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist) {
+				return r.damaged(segmentName(segment), err)
+			}
 			return fmt.Errorf("read the open decisions of audit log %s: %w", segmentName(segment), err)
 		}
 	}
@@ -320,14 +384,14 @@ func (r *recovery) readOpen(segment uint64, seqs []uint64) error {
 			return err
 		}
 		i := seq - b.first
-		if seq < b.first || i >= uint64(len(b.frames)) {
-			return fmt.Errorf("record %d moved while it was read", seq)
+		if seq < b.first || i >= uint64(len(b.frames)) || b.frames[i].typ != frameOpen {
+			return &damage{reader.off, fmt.Errorf("the decision of record %d is not there", seq)}
 		}
 		rec, err := recordOf(b.frames[i])
 		if err != nil {
 			return err
 		}
-		o := opened{subject: openOf(rec)}
+		o := opened{subject: openOf(rec), at: r.replay.open[seq]}
 		if rec.Decided != nil {
 			o.reserve = min(reserveFor(rec.Decided.Decision.Grant), r.log.cfg.maxReserveBytes())
 		}

@@ -21,6 +21,9 @@ type space struct {
 	fsys FileSystem
 	dir  string
 	size int64
+	// max bounds what used returns together with the spare; zero does not.
+	max  int64
+	used func() int64
 
 	ready atomic.Bool // a spare is there
 
@@ -42,6 +45,15 @@ func (s *space) ensure() error {
 	if s.err != nil && time.Since(s.failed) < retryAllocation {
 		return s.err
 	}
+	if used := s.used(); s.max > 0 && used+s.size > s.max {
+		// Retention makes room at any time, so this is asked anew each time.
+		return fmt.Errorf("%w: the log takes %d bytes of %d", errCap, used, s.max)
+	}
+	return s.make()
+}
+
+// make makes the spare; mu is held.
+func (s *space) make() error {
 	s.spare, s.err = s.allocate()
 	if s.err != nil {
 		s.failed = time.Now()
@@ -66,13 +78,19 @@ func (s *space) allocate() (File, error) {
 	return f, nil
 }
 
-// take hands over the spare and its path, making it first if need be.
+// take hands over the spare and its path, making it first if need be, also past
+// max: what is taken without a spare there is for an end, or after a fault.
 func (s *space) take() (File, string, error) {
-	if err := s.ensure(); err != nil {
-		return nil, "", err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.spare == nil {
+		if s.err != nil && time.Since(s.failed) < retryAllocation {
+			return nil, "", s.err
+		}
+		if err := s.make(); err != nil {
+			return nil, "", err
+		}
+	}
 	f := s.spare
 	s.spare = nil
 	s.ready.Store(false)

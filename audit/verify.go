@@ -53,6 +53,8 @@ type verification struct {
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
+	// beginning is set where the log begins with a later segment than its first.
+	beginning *beginning
 }
 
 // checkpoints reads all checkpoints.
@@ -85,7 +87,9 @@ func (v *verification) checkpoints() error {
 }
 
 func (v *verification) reached(stated signedTree, root tlog.Hash) {
-	if stated.root != root {
+	if stated.root == root {
+		v.beginning.vouch()
+	} else {
 		v.report.Integrity.find(stated.file, 0, "the first %d records have the root %s, the checkpoint states %s", stated.size, root, stated.root)
 	}
 }
@@ -123,6 +127,11 @@ func (v *verification) join(l link) {
 	if l.header.logID != v.logID {
 		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
 	}
+	if l.orphan && l.header.prev != 0 && v.report.Segments == 0 && !v.broken {
+		v.beginning = &beginning{link: l}
+		v.replay.begin(l.header)
+		return
+	}
 	t := &l.header.tree
 	if l.orphan {
 		if l.header.prev == 0 {
@@ -141,10 +150,9 @@ func (v *verification) join(l link) {
 	if v.broken || l.orphan {
 		// Whether the header tells the truth shows at the next checkpoint.
 		v.broken = false
-		v.replay.tree = *t
-		v.replay.check()
-	} else if !v.replay.tree.equal(t) {
-		v.report.Integrity.find(l.name(), 0, "the segment continues a log of %d records with the root %s, not the %d records before it", t.size, t.root(), v.replay.tree.size)
+		v.replay.begin(l.header)
+	} else if err := v.replay.follows(l.header); err != nil {
+		v.report.Integrity.find(l.name(), 0, "%v", err)
 	}
 }
 
@@ -166,6 +174,9 @@ func (v *verification) segment(l link) error {
 		}
 		if err == nil {
 			err = v.replay.add(l.index, b)
+		}
+		if err == nil {
+			err = v.beginning.follow(&v.report, l, b)
 		}
 		bad := (*damage)(nil)
 		if errors.As(err, &bad) {
@@ -203,6 +214,7 @@ func (v *verification) conclude() {
 	r, p := &v.report, &v.replay
 	r.Records, r.Decided, r.Ended, r.Gaps, r.Voids = p.records, p.decided, p.ended, p.gaps, p.voids
 	r.TreeSize, r.Root = p.tree.size, p.tree.root().String()
+	v.beginning.conclude(r)
 	for _, stated := range p.expect {
 		r.Integrity.find(stated.file, 0, "the checkpoint covers %d records, only %d could be followed", stated.size, p.tree.size)
 	}

@@ -35,6 +35,8 @@ const (
 	RecordEgressDecided        RecordType = "egress_decided" // before anything leaves
 	RecordEgressEnded          RecordType = "egress_ended"
 	RecordGap                  RecordType = "gap"
+	RecordSegmentsRemoved      RecordType = "segments_removed" // before it is done
+	RecordHeartbeat            RecordType = "heartbeat"        // nothing else was recorded for a while
 )
 
 // Record is one entry of the audit log. Exactly one of the bodies is set: the
@@ -64,6 +66,8 @@ type Record struct {
 	EgressDecided        *EgressDecided        `json:"egress_decided,omitempty"`
 	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
+	SegmentsRemoved      *SegmentsRemoved      `json:"segments_removed,omitempty"`
+	Heartbeat            *Heartbeat            `json:"heartbeat,omitempty"`
 }
 
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
@@ -234,4 +238,38 @@ type Gap struct {
 	// other record.
 	FirstVoid uint64 `json:"first_void"`
 	LastVoid  uint64 `json:"last_void"`
+}
+
+// SegmentsRemoved is the body of a RecordSegmentsRemoved: what retention takes from
+// the beginning of the log.
+type SegmentsRemoved struct {
+	Files  []string      `json:"files"` // at most MaxRecordSegments
+	Bytes  int64         `json:"bytes"`
+	First  uint64        `json:"first"` // number of the first record in them
+	Last   uint64        `json:"last"`
+	Root   string        `json:"root"` // of the tree of the numbers up to Last, in base64
+	Reason RemovalReason `json:"reason"`
+}
+
+// MaxRecordSegments bounds the files of one SegmentsRemoved.
+const MaxRecordSegments = 64
+
+// RemovalReason says why segments were removed.
+type RemovalReason string
+
+// Why segments are removed.
+const (
+	RemovedByAge  RemovalReason = "age"
+	RemovedBySize RemovalReason = "size"
+)
+
+// Heartbeat is the body of a RecordHeartbeat.
+type Heartbeat struct {
+	EveryS   int64  `json:"every_s"`  // after so long without a record there is one
+	UptimeS  int64  `json:"uptime_s"` // since the log was opened
+	Records  uint64 `json:"records"`  // since then, without this one
+	Open     int    `json:"open"`     // executions that are under way
+	Segments int    `json:"segments"`
+	Bytes    int64  `json:"bytes"`  // that the segments take up
+	Oldest   uint64 `json:"oldest"` // number of the oldest record that is kept
 }

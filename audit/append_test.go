@@ -139,7 +139,7 @@ func TestManyWriters(t *testing.T) {
 	cfg := folders(t)
 	cfg.SegmentBytes = 1 << 20
 	l, stop := running(t, cfg)
-	c := &checker{acked: map[uint64]string{}}
+	c := newChecker()
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	half := make(chan struct{})

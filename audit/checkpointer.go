@@ -20,6 +20,8 @@ type checkpointer struct {
 
 	signed     atomic.Uint64 // size of the last checkpoint
 	remembered atomic.Uint64 // size of the one in KeyDir
+	// wanted is set where retention waits for both checkpoints.
+	wanted atomic.Bool
 	// The rest belongs to run, and before and after it to New and Run.
 	exists bool // there is a checkpoint
 	sealed uint64
@@ -31,6 +33,12 @@ func (c *checkpointer) grown(size uint64) {
 	if size-c.signed.Load() >= checkpointRecords {
 		wake(c.due)
 	}
+}
+
+// want has both checkpoints written soon.
+func (c *checkpointer) want() {
+	c.wanted.Store(true)
+	wake(c.due)
 }
 
 // run writes checkpoints until ctx ends.
@@ -49,8 +57,12 @@ func (c *checkpointer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		wanted := c.wanted.Swap(false)
 		// An error is in health, and logged when it begins.
-		_ = c.write(second)
+		_ = c.write(second || wanted)
+		if wanted {
+			wake(c.log.writer.spareTaken)
+		}
 	}
 }
 

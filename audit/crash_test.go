@@ -75,7 +75,7 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 	state := t.TempDir()
 	cfg := Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes}
-	c := &checker{acked: map[uint64]string{}}
+	c := newChecker()
 	for range rounds {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), crashState+"="+state)
@@ -94,10 +94,7 @@ func TestKilledAtRandom(t *testing.T) {
 			if _, err := fmt.Sscanf(lines.Text(), "ack %d %s", &seq, &id); err != nil || strings.HasPrefix(lines.Text(), "fail") {
 				t.Fatalf("the child says %q", lines.Text())
 			}
-			if other, twice := c.acked[seq]; twice {
-				t.Fatalf("number %d was given to %s and to %s", seq, other, id)
-			}
-			c.acked[seq] = id
+			c.ack(t, seq, id)
 			if n == kill {
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)

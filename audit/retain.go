@@ -76,15 +76,18 @@ func (l *Log) expendable(ctx context.Context) ([]sealedSegment, execution.Remova
 	if n == 0 {
 		return nil, ""
 	}
-	before := l.removableBefore(ctx)
+	signed := min(l.proof.signed.Load(), l.proof.remembered.Load())
+	if oldest[n-1].next > signed {
+		l.proof.want()
+	}
+	before := l.removableBefore(ctx, signed)
 	return slices.DeleteFunc(oldest[:n], func(s sealedSegment) bool { return s.next > before }), reason
 }
 
 // removableBefore returns the number before which nothing is needed: it is signed,
-// also by the checkpoint beside the key, every sink has it, and no execution is
-// open whose decision it is.
-func (l *Log) removableBefore(ctx context.Context) uint64 {
-	before := min(l.proof.signed.Load(), l.proof.remembered.Load())
+// every sink has it, and no execution is open whose decision it is.
+func (l *Log) removableBefore(ctx context.Context, signed uint64) uint64 {
+	before := signed
 	if l.cfg.Exported != nil {
 		before = min(before, l.cfg.Exported())
 	}

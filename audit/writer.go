@@ -44,7 +44,7 @@ type writer struct {
 	asks    chan func()
 
 	spaceChanged chan struct{} // the spare came or went
-	spareTaken   chan struct{}
+	spareTaken   chan struct{} // or retention may remove what it could not before
 
 	tip tip
 }
@@ -187,11 +187,12 @@ collect:
 
 // begin empties the batch.
 func (w *writer) begin() {
-	if cap(w.buf) > 2*w.log.cfg.maxBatchBytes()+maxHeaderBytes {
+	const common = batchHeaderBytes + 64<<10
+	if cap(w.buf) > max(common, 2*w.log.cfg.maxBatchBytes()+maxHeaderBytes) {
 		w.buf = nil
 	}
 	if w.buf == nil {
-		w.buf = make([]byte, batchHeaderBytes, batchHeaderBytes+64<<10)
+		w.buf = make([]byte, batchHeaderBytes, common)
 	}
 	w.buf = w.buf[:batchHeaderBytes]
 	clear(w.group)

@@ -75,13 +75,6 @@ func (h *health) noteCheckpoint(err error) bool { return h.set(&h.checkpoint, er
 func (h *health) noteSpace(err error) bool      { return h.set(&h.space, err) }
 func (h *health) noteRetention(err error) bool  { return h.set(&h.retention, err) }
 
-// spaceError is why there is no spare, if that is known.
-func (h *health) spaceError() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.space
-}
-
 // noteGone remembers that a file is gone, and reports whether it is the first.
 func (h *health) noteGone(err error) bool {
 	h.mu.Lock()

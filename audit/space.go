@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,6 +34,17 @@ type space struct {
 	path   string // of spare
 	err    error  // of the last attempt
 	failed time.Time
+	capped error // why the last attempt was not made
+}
+
+// refused is why there is no spare, if an attempt to make one was refused.
+func (s *space) refused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare != nil {
+		return nil
+	}
+	return cmp.Or(s.capped, s.err)
 }
 
 // ensure makes the spare if there is none.
@@ -47,8 +59,10 @@ func (s *space) ensure() error {
 	}
 	if used := s.used(); s.max > 0 && used+s.size > s.max {
 		// Retention makes room at any time, so this is asked anew each time.
-		return fmt.Errorf("%w: the log takes %d bytes of %d", errCap, used, s.max)
+		s.capped = fmt.Errorf("%w: it takes %d bytes of %d", errCap, used, s.max)
+		return s.capped
 	}
+	s.capped = nil
 	return s.make()
 }
 

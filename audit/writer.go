@@ -214,7 +214,7 @@ func (w *writer) place(e *entry) {
 	}
 	if !w.admits(e) {
 		w.noteFull()
-		w.refuse(e, errors.Join(errFull, w.log.health.spaceError()))
+		w.refuse(e, errors.Join(errFull, w.log.space.refused()))
 		return
 	}
 	if w.off+int64(len(w.buf)+e.bytes()) > w.identity.Size {

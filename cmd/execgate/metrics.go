@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/export"
@@ -26,6 +27,7 @@ type parts struct {
 	service  interface{ Counts() gateway.Counts }
 	log      interface {
 		Progress() (durable, signed uint64)
+		Held() audit.Held
 	}
 	policy interface{ Revision() string }
 	inputs interface{ Figures() inputFigures }
@@ -82,6 +84,8 @@ type metrics struct {
 	sessions                                           family
 	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
+	auditSegments, auditBytes                          family
+	auditRemoved, auditOldest                          family
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
@@ -125,6 +129,10 @@ func newMetrics(p parts) *metrics {
 
 	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
 	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
+	m.auditSegments = m.gauge("audit_segments", "Files that the audit log has.")
+	m.auditBytes = m.gauge("audit_bytes", "What the files of the audit log take up.")
+	m.auditRemoved = m.counter("audit_segments_removed_total", "Files of the audit log that retention removed.")
+	m.auditOldest = m.gauge("audit_oldest_record", "Number of the oldest record that is kept.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
 
 	m.inputsKept = m.counter("inputs_kept_total", "Decisions whose inputs were kept for replays.")
@@ -194,6 +202,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	durable, signed := m.parts.log.Progress()
 	r.value(m.auditRecords, float64(durable))
 	r.value(m.auditSigned, float64(signed))
+	held := m.parts.log.Held()
+	r.value(m.auditSegments, float64(held.Segments))
+	r.value(m.auditBytes, float64(held.Bytes))
+	r.value(m.auditRemoved, float64(held.Removed))
+	r.value(m.auditOldest, float64(held.Oldest))
 	m.ofInputs(r, m.parts.inputs.Figures())
 	m.ofEgress(r, m.parts.egress.Stats())
 	for _, s := range m.parts.exporters.Stats() {

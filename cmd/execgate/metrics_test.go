@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -36,8 +37,11 @@ type figures struct {
 func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
-func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
+func (f *figures) Held() audit.Held {
+	return audit.Held{Segments: 31, Bytes: 32, Removed: 33, Oldest: 34}
+}
+func (f *figures) Revision() string { return f.revision }
+func (f *figures) parts() parts     { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
 func (f *figures) PolicyCounts() activation.Counts {
 	return activation.Counts{Activated: 14, Refused: 15}
 }
@@ -144,6 +148,7 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_egress_request_bytes_total{direction="in"}`:                               28,
 		`execgate_egress_request_seconds_bucket{status="2xx",le="0.5"}`:                     28,
 		`execgate_egress_request_seconds_count{status="2xx"}`:                               29,
+		`execgate_audit_segments`: 31, `execgate_audit_bytes`: 32, `execgate_audit_segments_removed_total`: 33, `execgate_audit_oldest_record`: 34,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", series, value, ok, want)

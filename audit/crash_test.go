@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 	if state := os.Getenv(crashState); state != "" {
 		appendUntilKilled(state)
 	}
+	if state := os.Getenv(injectState); state != "" {
+		workInjected(state)
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,39 +116,51 @@ func (c *checker) recovered(t *testing.T, cfg Config) {
 	mustVerify(t, cfg, l.Verifier())
 }
 
-// work appends executions with large records, and ends each, through a log that may
-// fail at any call, and returns how many segments retention removed.
+// work does the workload on a log that may fail at any call, and returns how many
+// segments retention removed.
 func (c *checker) work(t *testing.T, cfg Config, n int) uint64 {
 	t.Helper()
+	removed, _ := workload(cfg, n, 20*time.Millisecond, func(rec execution.Record, seq uint64, err error) bool {
+		t.Helper()
+		return c.note(t, rec, seq, err)
+	})
+	return removed // where the log was not opened, recovered shows that it can be later
+}
+
+// workload appends executions with large records, ends each, and closes the log. note
+// is told of each answer, and reports whether the record was acknowledged. It returns
+// how many segments retention removed, or why the log was not opened. After each execution it
+// waits for retention, no longer than patience.
+func workload(cfg Config, n int, patience time.Duration, note func(execution.Record, uint64, error) bool) (removed uint64, err error) {
 	l, err := New(cfg)
 	if err != nil {
-		return 0 // recovered shows that it can be opened later
+		return 0, err
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	pad := strings.Repeat("p", 5<<10)
 	for i := range n {
 		rec := decided(i, execution.EffectAllow)
 		rec.Decided.CodeSHA256 = pad
-		seq, err := l.Append(t.Context(), rec)
-		if !c.note(t, rec, seq, err) {
+		seq, err := l.Append(ctx, rec)
+		if !note(rec, seq, err) {
 			continue
 		}
 		rec = ended(i, seq)
 		rec.RequestID = pad
-		seq, err = l.Append(t.Context(), rec)
-		c.note(t, rec, seq, err)
+		seq, err = l.Append(ctx, rec)
+		note(rec, seq, err)
 		// Retention goes on beside, and may fail for good.
-		for end := time.Now().Add(20 * time.Millisecond); l.Held().Bytes > 2*cfg.SegmentBytes && time.Now().Before(end); {
-			runtime.Gosched()
+		for end := time.Now().Add(patience); l.Held().Bytes > 2*cfg.SegmentBytes && l.Ready(ctx) == nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond / 10)
 		}
 	}
-	removed := l.Held().Removed
+	removed = l.Held().Removed
 	cancel()
 	// The error of a final checkpoint that could not be written is right.
 	<-done
-	return removed
+	return removed, nil
 }
 
 // small is a log of four segments, in memory where the machine has a folder for

@@ -123,6 +123,7 @@ func (w *writer) beginSegment() (err error) {
 	w.fault = fault{}
 	w.tip.change(func() { w.tip.tree, w.tip.begin, w.tip.sealed = grown, h.tree.size, h.prev })
 	w.log.proof.grown(grown.size)
+	wake(w.spareTaken) // there is one more that retention may remove
 	return nil
 }
 

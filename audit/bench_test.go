@@ -24,7 +24,7 @@ import (
 func BenchmarkAppend(b *testing.B) {
 	for _, writers := range []int{1, 8, 64, 1000} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			cfg := folders(b)
+			cfg := inState(b.TempDir())
 			cfg.SegmentBytes = defaultSegmentBytes
 			l, stop := running(b, cfg)
 			rec := decided(1, execution.EffectDeny)
@@ -63,7 +63,7 @@ func BenchmarkAppend(b *testing.B) {
 // an idle thread: a caller that wrote by itself could not give up on a disk that
 // hangs.
 func BenchmarkOneWriterAgainstRaw(b *testing.B) {
-	cfg := folders(b)
+	cfg := inState(b.TempDir())
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)
 	rec := decided(1, execution.EffectDeny)
@@ -118,7 +118,7 @@ func BenchmarkOneWriterAgainstRaw(b *testing.B) {
 
 // BenchmarkVerify measures checking a cold copy.
 func BenchmarkVerify(b *testing.B) {
-	cfg := folders(b)
+	cfg := inState(b.TempDir())
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)
 	rec := decided(1, execution.EffectDeny)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
-	"golang.org/x/sys/unix"
 )
 
 // checker knows what was acknowledged and holds a log against it.
@@ -163,19 +162,10 @@ func workload(cfg Config, n int, patience time.Duration, note func(execution.Rec
 	return removed, nil
 }
 
-// small is a log of four segments, in memory where the machine has a folder for
-// that: what is tested is not the disk.
+// small is a log of four segments.
 func small(t testing.TB) Config {
 	t.Helper()
 	cfg := folders(t)
-	var kind unix.Statfs_t
-	if err := unix.Statfs("/dev/shm", &kind); err == nil && kind.Type == unix.TMPFS_MAGIC {
-		dir, err := os.MkdirTemp("/dev/shm", "execgate-audit-")
-		if err == nil {
-			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			cfg.Dir, cfg.KeyDir = filepath.Join(dir, "audit"), filepath.Join(dir, "keys")
-		}
-	}
 	cfg.MaxBytes, cfg.DropExported = 4*minSegmentBytes, true
 	return cfg
 }

@@ -82,7 +82,6 @@ func (w *writer) beginSegment() (err error) {
 	if err != nil {
 		return err
 	}
-	wake(w.spareTaken)
 	w.index++
 	h := segmentHeader{
 		logID: w.log.id.id, index: w.index, prev: w.header.index, prevEnd: w.off, tree: w.tip.tree,
@@ -93,6 +92,9 @@ func (w *writer) beginSegment() (err error) {
 	path := filepath.Join(w.log.cfg.Dir, name)
 	written := sparePath // the name the file has now
 	defer func() {
+		// There is room for another spare, and one segment more that may be removed.
+		w.log.space.placed()
+		wake(w.spareTaken)
 		if err != nil {
 			err = fmt.Errorf("begin segment %s: %w", name, err)
 			spare.Close()
@@ -123,7 +125,6 @@ func (w *writer) beginSegment() (err error) {
 	w.fault = fault{}
 	w.tip.change(func() { w.tip.tree, w.tip.begin, w.tip.sealed = grown, h.tree.size, h.prev })
 	w.log.proof.grown(grown.size)
-	wake(w.spareTaken) // there is one more that retention may remove
 	return nil
 }
 

@@ -35,6 +35,14 @@ type space struct {
 	err    error  // of the last attempt
 	failed time.Time
 	capped error // why the last attempt was not made
+	taken  int64 // bytes of the spare that is about to become a segment
+}
+
+// placed tells that what was taken is a segment, or is gone.
+func (s *space) placed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = 0
 }
 
 // refused is why there is no spare, if an attempt to make one was refused.
@@ -57,7 +65,7 @@ func (s *space) ensure() error {
 	if s.err != nil && time.Since(s.failed) < retryAllocation {
 		return s.err
 	}
-	if used := s.used(); s.max > 0 && used+s.size > s.max {
+	if used := s.used() + s.taken; s.max > 0 && used+s.size > s.max {
 		// Retention makes room at any time, so this is asked anew each time.
 		s.capped = fmt.Errorf("%w: it takes %d bytes of %d", errCap, used, s.max)
 		return s.capped
@@ -106,6 +114,7 @@ func (s *space) take() (File, string, error) {
 		}
 	}
 	f := s.spare
+	s.taken = s.size
 	s.spare = nil
 	s.ready.Store(false)
 	return f, s.path, nil

@@ -138,14 +138,10 @@ func (f *follower) read(size, sealed uint64) ([]execution.Record, error) {
 // read on, up to where it ends by now.
 func (f *follower) open() error {
 	for {
-		links, err := chain(f.fsys, f.dir)
+		l, err := f.find()
 		if err != nil {
 			return err
 		}
-		if len(links) == 0 {
-			return fmt.Errorf("%s has no segment", f.dir)
-		}
-		l := links[f.place(links)]
 		if l.fault != nil {
 			return fmt.Errorf("%s: %w", filepath.Join(f.dir, l.name()), l.fault)
 		}
@@ -166,19 +162,37 @@ func (f *follower) open() error {
 	}
 }
 
-// place is the index of the segment to read: the one that is read, while it has more;
-// the one after it; or the one that has the next record.
-func (f *follower) place(links []link) int {
-	for i, l := range links {
-		if l.index != f.index {
-			continue
+// find is the segment to read: the one that is read, while it has more; the one
+// after it; or the one that has the next record.
+func (f *follower) find() (link, error) {
+	if f.index > 0 {
+		next, ok, err := after(f.fsys, f.dir, f.index)
+		if err != nil {
+			return link{}, err
 		}
-		if i+1 < len(links) && l.limit >= 0 && f.reader.off >= l.limit {
-			return i + 1
+		if ok && f.reader.off < next.header.prevEnd {
+			return link{index: f.index, limit: next.header.prevEnd}, nil
 		}
-		return i
+		if ok {
+			return next, nil
+		}
 	}
-	return linkOf(links, f.next)
+	links, err := chain(f.fsys, f.dir)
+	if err != nil {
+		return link{}, err
+	}
+	if len(links) == 0 {
+		return link{}, fmt.Errorf("%s has no segment", f.dir)
+	}
+	for i, l := range links {
+		if l.index == f.index {
+			if i+1 < len(links) && l.limit >= 0 && f.reader.off >= l.limit {
+				return links[i+1], nil
+			}
+			return l, nil
+		}
+	}
+	return links[linkOf(links, f.next)], nil
 }
 
 // leave closes the segment that is read.

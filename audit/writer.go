@@ -3,7 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
-	"sync"
+	"runtime"
 	"time"
 
 	"github.com/execgate/execgate/execution"
@@ -56,50 +56,6 @@ type opened struct {
 	at      place
 }
 
-// tip is the durable state that the checkpointer, and who follows, reads.
-type tip struct {
-	mu     sync.Mutex
-	tree   tree
-	begin  uint64 // number with which the current segment begins
-	sealed uint64 // index of the last sealed segment; 0 for none
-	// changed is closed at the next change; nil where nobody waits for it.
-	changed chan struct{}
-}
-
-func (t *tip) snapshot() (tree, uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.tree, t.sealed
-}
-
-// begins is the number with which the segment that is written begins.
-func (t *tip) begins() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.begin
-}
-
-// follow is how far the log is durable, and what is closed once it is further.
-func (t *tip) follow() (size, sealed uint64, changed <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.changed == nil {
-		t.changed = make(chan struct{})
-	}
-	return t.tree.size, t.sealed, t.changed
-}
-
-// change changes the tip, and tells who follows.
-func (t *tip) change(to func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	to()
-	if t.changed != nil {
-		close(t.changed)
-		t.changed = nil
-	}
-}
-
 func newWriter(l *Log) *writer {
 	return &writer{
 		log: l, open: map[uint64]opened{},
@@ -117,6 +73,11 @@ func (w *writer) run(ctx context.Context) {
 		select {
 		case e := <-w.log.queue:
 			w.serve(e)
+			if len(w.pending) == 1 {
+				// Who was answered may have its next record ready before this
+				// goroutine would sleep, and waking it takes longer.
+				runtime.Gosched()
+			}
 		case <-w.spaceChanged:
 			w.noteFull()
 		case ask := <-w.asks:
@@ -273,6 +234,9 @@ func (w *writer) commit() {
 		if e.done != nil && !e.answer(seq, nil) && e.typ == frameOpen {
 			w.owe(e, seq)
 		}
+	}
+	if len(w.group) == 1 {
+		runtime.Gosched() // who waited alone goes on first
 	}
 	w.settle(first, w.off-int64(len(w.buf)))
 	w.begin()

@@ -43,7 +43,11 @@ func chain(fsys FileSystem, dir string) ([]link, error) {
 		l := link{index: index, limit: -1}
 		l.header, l.start, err = readSegmentHeader(fsys, dir, index)
 		if errors.Is(err, fs.ErrNotExist) {
-			break // retention removed it since the folder was listed, and what came before it
+			// Retention removed it since the folder was listed, and what came before it.
+			if len(links) == 0 {
+				return chain(fsys, dir)
+			}
+			break
 		}
 		if bad := (*damage)(nil); errors.As(err, &bad) {
 			l.fault = bad

@@ -439,9 +439,20 @@ func TestReadersBesideRetention(t *testing.T) {
 			}
 		}
 	}()
+	verified := make(chan struct{})
+	go func() {
+		defer close(verified)
+		for ctx.Err() == nil {
+			report, err := Verify(cfg.Dir, l.Verifier())
+			if err != nil && !strings.Contains(err.Error(), "no such file") || err == nil && !report.Integrity.OK {
+				t.Errorf("verify: %+v %v", report.Integrity, err)
+			}
+		}
+	}()
 	grow(t, l, 60)
 	cancel()
 	<-done
+	<-verified
 	stop()
 	mustVerify(t, cfg, l.Verifier())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,8 @@ type verification struct {
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
+	// torn is set where damage is only that the last batch is torn.
+	torn bool
 	// beginning is set where the log begins with a later segment than its first.
 	beginning *beginning
 }
@@ -100,19 +103,29 @@ func (v *verification) passed(stated signedTree) {
 
 // segments follows every segment.
 func (v *verification) segments() error {
-	links, err := chain(osFileSystem{}, v.dir)
+	links, err := v.chain()
 	if err != nil {
 		return err
 	}
 	v.replay.check()
-	for _, l := range links {
+	for i := 0; i < len(links); i++ {
+		l := links[i]
 		if l.fault != nil {
 			v.report.Integrity.find(l.name(), 0, "%v", errors.Unwrap(l.fault))
 			v.broken = true
 			continue
 		}
 		v.join(l)
-		if err := v.segment(l); err != nil {
+		err := v.segment(l)
+		if errors.Is(err, fs.ErrNotExist) && v.report.Segments == 0 {
+			// Retention removed it since the folder was listed.
+			if links, err = v.chain(); err != nil {
+				return err
+			}
+			i = -1
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("verify %s: %w", l.name(), err)
 		}
 	}
@@ -168,7 +181,7 @@ func (v *verification) segment(l link) error {
 	defer func() { v.report.Bytes += reader.off }()
 	for {
 		gaps, from := v.replay.gaps, v.replay.tree.size
-		b, err := reader.next()
+		b, err := v.next(l, reader)
 		if err == io.EOF {
 			return nil
 		}
@@ -180,7 +193,8 @@ func (v *verification) segment(l link) error {
 		}
 		bad := (*damage)(nil)
 		if errors.As(err, &bad) {
-			return v.damaged(l, reader, bad, b == nil)
+			v.damaged(l, bad)
+			return nil
 		}
 		if err != nil {
 			return err
@@ -191,22 +205,15 @@ func (v *verification) segment(l link) error {
 	}
 }
 
-// damaged reports damage in a segment. torn is set where the frames themselves
-// are bad: at the end of the log that is what a crash leaves behind.
-func (v *verification) damaged(l link, reader *segmentReader, bad *damage, torn bool) error {
+// damaged reports damage in a segment. At the end of the log a torn batch is what a
+// crash leaves behind.
+func (v *verification) damaged(l link, bad *damage) {
 	v.broken = true
-	if torn && l.limit < 0 {
-		later, err := reader.laterBatch()
-		if err != nil {
-			return err
-		}
-		if later < 0 {
-			v.report.Completeness.note(l.name(), bad.offset, "the segment ends in a torn batch: %v", bad.err)
-			return nil
-		}
+	if v.torn {
+		v.report.Completeness.note(l.name(), bad.offset, "the segment ends in a torn batch: %v", bad.err)
+	} else {
+		v.report.Integrity.find(l.name(), bad.offset, "%v", bad.err)
 	}
-	v.report.Integrity.find(l.name(), bad.offset, "%v", bad.err)
-	return nil
 }
 
 // conclude draws what follows from all records together.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -65,4 +66,39 @@ func (b *beginning) conclude(r *Report) {
 	if !b.vouched {
 		r.Integrity.find(b.link.name(), 0, "no checkpoint vouches for the %d records before the segment", begins)
 	}
+}
+
+// chain returns the segments. Where retention went on since the checkpoints were read,
+// which it never does past the latest, they are read again.
+func (v *verification) chain() ([]link, error) {
+	for {
+		links, err := chain(osFileSystem{}, v.dir)
+		covered := v.report.Covered
+		if err != nil || len(links) == 0 || links[0].header.tree.size <= covered {
+			return links, err
+		}
+		v.replay.expect = nil
+		if err := v.checkpoints(); err != nil || v.report.Covered == covered {
+			return links, err // a copy, and its checkpoints are gone
+		}
+	}
+}
+
+// next reads the next batch of a segment that may be in use: what was read ahead may
+// have been written since. Where a later batch stands, this one is whole by now; where
+// none does, v.torn says that the damage is what a crash leaves behind.
+func (v *verification) next(l link, reader *segmentReader) (*batch, error) {
+	b, err := reader.next()
+	if !errors.As(err, new(*damage)) || l.limit >= 0 {
+		return b, err
+	}
+	later, unread := reader.laterBatch()
+	if unread != nil {
+		return nil, unread
+	}
+	if v.torn = later < 0; v.torn {
+		return b, err
+	}
+	reader.forget()
+	return reader.next()
 }

@@ -16,7 +16,8 @@ func (w *writer) admits(e *entry) bool {
 	if w.available() >= need {
 		return true
 	}
-	if w.log.space.ready.Load() || w.log.space.ensure() != nil {
+	// A removal makes room, so that it may have some past the log's largest size.
+	if w.log.space.ready.Load() || w.log.space.ensurePast(e.typ == frameRemoved) != nil {
 		return false
 	}
 	w.noteFull() // there is a spare now, and provision did not make it

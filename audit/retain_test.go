@@ -222,6 +222,33 @@ func TestADeletedBeginningIsNotRetention(t *testing.T) {
 	}
 }
 
+// A log that is far past its size, because that was made smaller, and full as well, has
+// room for the records of all that has to go.
+func TestRetentionOfALogThatIsFarTooLarge(t *testing.T) {
+	cfg := small(t)
+	cfg.MaxBytes, cfg.DropExported = 0, false
+	l, stop := running(t, cfg)
+	grow(t, l, 10*execution.MaxRecordSegments)
+	stop()
+	cfg.MaxBytes, cfg.DropExported = 4*minSegmentBytes, true
+	var exported atomic.Uint64
+	cfg.Exported = exported.Load
+	l, stop = running(t, cfg)
+	for _, size := range []int{6 << 10, 0} {
+		rec := decided(1, execution.EffectDeny)
+		rec.Decided.CodeSHA256 = strings.Repeat("p", size)
+		var err error
+		for err == nil {
+			_, err = l.Append(t.Context(), rec)
+		}
+	}
+	exported.Store(math.MaxUint64)
+	within(t, l)
+	mustAppendSoon(t, l, decided(1, execution.EffectDeny))
+	stop()
+	mustVerify(t, cfg, l.Verifier())
+}
+
 // A removal may stop at any step: recorded and nothing removed, or half of it. The
 // log starts, verifies, and ends what was begun.
 func TestARemovalThatStops(t *testing.T) {

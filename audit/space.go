@@ -56,7 +56,10 @@ func (s *space) refused() error {
 }
 
 // ensure makes the spare if there is none.
-func (s *space) ensure() error {
+func (s *space) ensure() error { return s.ensurePast(false) }
+
+// ensurePast makes the spare if there is none, also past max where past is set.
+func (s *space) ensurePast(past bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare != nil {
@@ -65,7 +68,7 @@ func (s *space) ensure() error {
 	if s.err != nil && time.Since(s.failed) < retryAllocation {
 		return s.err
 	}
-	if used := s.used() + s.taken; s.max > 0 && used+s.size > s.max {
+	if used := s.used() + s.taken; !past && s.max > 0 && used+s.size > s.max {
 		// Retention makes room at any time, so this is asked anew each time.
 		s.capped = fmt.Errorf("%w: it takes %d bytes of %d", errCap, used, s.max)
 		return s.capped

@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"errors"
-	"runtime"
 	"time"
 
 	"github.com/execgate/execgate/execution"
@@ -73,11 +72,6 @@ func (w *writer) run(ctx context.Context) {
 		select {
 		case e := <-w.log.queue:
 			w.serve(e)
-			if len(w.pending) == 1 {
-				// Who was answered may have its next record ready before this
-				// goroutine would sleep, and waking it takes longer.
-				runtime.Gosched()
-			}
 		case <-w.spaceChanged:
 			w.noteFull()
 		case ask := <-w.asks:
@@ -234,9 +228,6 @@ func (w *writer) commit() {
 		if e.done != nil && !e.answer(seq, nil) && e.typ == frameOpen {
 			w.owe(e, seq)
 		}
-	}
-	if len(w.group) == 1 {
-		runtime.Gosched() // who waited alone goes on first
 	}
 	w.settle(first, w.off-int64(len(w.buf)))
 	w.begin()

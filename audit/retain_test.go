@@ -228,7 +228,7 @@ func TestRetentionOfALogThatIsFarTooLarge(t *testing.T) {
 	cfg := small(t)
 	cfg.MaxBytes, cfg.DropExported = 0, false
 	l, stop := running(t, cfg)
-	grow(t, l, 10*execution.MaxRecordSegments)
+	grow(t, l, 5*execution.MaxRecordSegments)
 	stop()
 	cfg.MaxBytes, cfg.DropExported = 4*minSegmentBytes, true
 	var exported atomic.Uint64

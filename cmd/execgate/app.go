@@ -70,7 +70,8 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		Dir: a.state.path("audit"), KeyDir: a.state.path("keys"), SegmentBytes: cfg.Audit.SegmentMiB << 20,
 		Budget: milliseconds(cfg.Audit.BudgetMS), Logger: logger,
 		RetainAge: milliseconds(cfg.Audit.RetainDays * 24 * 60 * 60 * 1000), MaxBytes: cfg.Audit.MaxMiB << 20,
-		DropExported: cfg.Audit.WhenFull == "drop_exported", Heartbeat: milliseconds(cfg.Audit.HeartbeatS * 1000),
+		DropExported: cfg.Audit.WhenFull == "drop_exported", Exported: func() uint64 { return a.exporters.Acknowledged() },
+		Heartbeat: milliseconds(cfg.Audit.HeartbeatS * 1000),
 	}); err != nil {
 		return nil, err
 	}

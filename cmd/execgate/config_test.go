@@ -250,6 +250,28 @@ func TestReservedSlots(t *testing.T) {
 	}
 }
 
+// What the schema cannot say about the size of the audit log.
+func TestSizeOfTheAuditLog(t *testing.T) {
+	for _, test := range []struct {
+		audit   AuditConfig
+		message string // empty: it is right
+	}{
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "refuse"}, ""},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop_exported", MaxMiB: 256, RetainDays: 1}, ""},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop_exported", MaxMiB: 255}, "audit.max_mib is 255"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "refuse", MaxMiB: -1}, "audit.max_mib is -1"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop"}, "audit.when_full"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1}, "audit.when_full"},
+	} {
+		cfg := defaultConfig()
+		cfg.Audit = test.audit
+		err := cfg.validate()
+		if (err == nil) != (test.message == "") || err != nil && !strings.Contains(err.Error(), test.message) {
+			t.Errorf("%+v: %v", test.audit, err)
+		}
+	}
+}
+
 func TestStrangeVariablesAreNoticed(t *testing.T) {
 	got := strangers([]string{
 		"EXECGATE_REQUEST_MAX_RUNNING=1", "EXECGATE_LISTEN=x", "EXECGATE_URL=x", "EXECGATE_API_KEY=x",

@@ -43,6 +43,8 @@ var packages = map[string]struct{ inside, outside []string }{
 	"executor/agent":    {inside: []string{"executor/wire"}, outside: []string{"golang.org/x/net/dns/dnsmessage", "golang.org/x/sys/unix"}},
 	"executor/wire":     {outside: []string{"github.com/hashicorp/yamux"}},
 
+	"execution/recordtest": {outside: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
+
 	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
 	"cmd/execgate": {
 		inside: []string{"audit", "egress", "examples", "executor", "export", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
@@ -108,7 +110,7 @@ func TestDockerIsHiddenByTheExecutor(t *testing.T) {
 func TestVaultServerIsForTests(t *testing.T) {
 	for _, p := range list(t) {
 		for _, path := range p.Imports {
-			if path == module+"/vault/vaulttest" {
+			if path == module+"/vault/vaulttest" || path == module+"/execution/recordtest" {
 				t.Errorf("%s imports %s, which only tests may", p.ImportPath, path)
 			}
 		}

@@ -81,7 +81,7 @@ func newEntry(rec execution.Record) (*entry, error) {
 
 // encode sets the entry's JSON and salt.
 func (e *entry) encode(rec execution.Record) error {
-	rec.Seq = 0
+	rec.Seq, rec.V = 0, execution.RecordVersion
 	if rec.Time.IsZero() {
 		rec.Time = time.Now().UTC()
 	}

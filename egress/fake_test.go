@@ -4,13 +4,20 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/execution/recordtest"
 )
+
+// checked holds every record that a test makes against the schema that ships.
+var checked recordtest.Checked
+
+func TestMain(m *testing.M) { os.Exit(checked.Run(m)) }
 
 // memory is an audit log in memory.
 type memory struct {
@@ -22,6 +29,7 @@ type memory struct {
 }
 
 func (m *memory) Append(ctx context.Context, r execution.Record) (uint64, error) {
+	checked.Add(r)
 	if m.gate != nil {
 		select {
 		case <-m.gate:

@@ -37,7 +37,14 @@ const (
 	RecordGap                  RecordType = "gap"
 	RecordSegmentsRemoved      RecordType = "segments_removed" // before it is done
 	RecordHeartbeat            RecordType = "heartbeat"        // nothing else was recorded for a while
+	RecordConfigChanged        RecordType = "config_changed" // the gateway started under another configuration than the last time
+	RecordErased               RecordType = "erased"         // before anything is erased
 )
+
+// RecordVersion is the version of the form of records that RecordSchema describes.
+// A new member or type leaves it; a member that goes, or means another thing, does
+// not.
+const RecordVersion = 1
 
 // Record is one entry of the audit log. Exactly one of the bodies is set: the
 // one that Type names. Secrets never enter a record, nor do code, input, output
@@ -45,9 +52,11 @@ const (
 type Record struct {
 	// Seq is the record's number, rising by one from 0; numbers are missing only
 	// where a RecordGap names them. The log sets it.
-	Seq  uint64     `json:"seq"`
+	Seq uint64 `json:"seq"`
+	// V is the version of the record's form, RecordVersion. The log sets it.
+	V    int        `json:"v"`
 	Type RecordType `json:"type"`
-	Time time.Time  `json:"time"`
+	Time time.Time  `json:"time"` // UTC
 
 	Execution string     `json:"execution,omitempty"`
 	Principal *Principal `json:"principal,omitempty"`
@@ -68,6 +77,8 @@ type Record struct {
 	Gap                  *Gap                  `json:"gap,omitempty"`
 	SegmentsRemoved      *SegmentsRemoved      `json:"segments_removed,omitempty"`
 	Heartbeat            *Heartbeat            `json:"heartbeat,omitempty"`
+	Config               *ConfigChange         `json:"config,omitempty"`
+	Erasure              *Erasure              `json:"erasure,omitempty"`
 }
 
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
@@ -88,6 +99,24 @@ type Decided struct {
 	Tools         []string          `json:"tools,omitempty"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Decision      Decision          `json:"decision"`
+	Action        Action `json:"action,omitempty"`      // empty in records from before there were several: execute
+	Session       string `json:"session,omitempty"`     // the one that is opened, or run in
+	Tool          string `json:"tool,omitempty"`        // of ActionToolCall: the one that is called
+	ArgsSHA256    string `json:"args_sha256,omitempty"` // of ActionToolCall: ToolCall.ArgsSHA256
+	RequestSHA256 string `json:"request_sha256"`
+	// InputSHA256 and AnswerSHA256 are of exactly what policy was asked and answered,
+	// as it is kept encrypted (see Asked); empty where nobody keeps it.
+	InputSHA256  string            `json:"input_sha256,omitempty"`
+	AnswerSHA256 string            `json:"answer_sha256,omitempty"`
+	CodeSHA256   string            `json:"code_sha256,omitempty"`
+	CodeBytes    int               `json:"code_bytes,omitempty"`
+	Language     string            `json:"language,omitempty"`
+	Image        string            `json:"image,omitempty"` // the name that was asked for, or resolved from the language
+	EnvNames     []string          `json:"env_names,omitempty"`
+	Network      []Destination     `json:"network,omitempty"`
+	Tools        []string          `json:"tools,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
+	Decision     Decision          `json:"decision"`
 }
 
 // SessionEvent says what a SessionChange tells.
@@ -272,4 +301,19 @@ type Heartbeat struct {
 	Segments int    `json:"segments"`
 	Bytes    int64  `json:"bytes"`  // that the segments take up
 	Oldest   uint64 `json:"oldest"` // number of the oldest record that is kept
+// ConfigChange is the body of a RecordConfigChanged. No value of a setting is in it.
+type ConfigChange struct {
+	Digest  string   `json:"digest"`  // of the whole effective configuration: SHA-256 in hex
+	Changed []string `json:"changed"` // settings that differ from the last start; at the first one, from the defaults
+}
+
+// Erasure is the body of a RecordErased: what was kept encrypted beside the log, and
+// is erased now. Of the selectors each that is set narrows.
+type Erasure struct {
+	Execution string     `json:"execution,omitempty"` // or a session
+	Tenant    string     `json:"tenant,omitempty"`
+	Subject   string     `json:"subject,omitempty"` // of Tenant
+	Before    *time.Time `json:"before,omitempty"`  // decided earlier
+	Inputs    int64      `json:"inputs"`            // what policy was asked, of so many decisions
+	Materials int64      `json:"materials"`         // requests and outputs that the obligation record_full kept
 }

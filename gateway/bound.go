@@ -87,7 +87,7 @@ func boundLeases(leases []execution.Lease) []execution.Lease {
 
 // boundUsage keeps limits_hit to as many names as there are limits.
 func boundUsage(u execution.Usage) execution.Usage {
-	u.LimitsHit = slices.Clone(u.LimitsHit[:min(len(u.LimitsHit), len(execution.AllLimits()))])
+	u.LimitsHit = append([]string{}, u.LimitsHit[:min(len(u.LimitsHit), len(execution.AllLimits()))]...) // never null
 	for i := range u.LimitsHit {
 		u.LimitsHit[i] = cut(u.LimitsHit[i], 32)
 	}

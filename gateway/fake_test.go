@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -12,10 +13,16 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/execution/recordtest"
 	"github.com/execgate/execgate/gateway"
 )
 
 const digest = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+
+// checked holds every record that a test makes against the schema that ships.
+var checked recordtest.Checked
+
+func TestMain(m *testing.M) { os.Exit(checked.Run(m)) }
 
 func limits() execution.Limits {
 	return execution.Limits{
@@ -161,6 +168,7 @@ func (w *world) GetFile(ctx context.Context, _, path string, most int64) ([]byte
 
 func (w *world) Append(ctx context.Context, r execution.Record) (uint64, error) {
 	w.saw(string(r.Type))
+	checked.Add(r)
 	if err := w.append(ctx, r); err != nil {
 		return 0, err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/execution/recordtest"
 	"github.com/execgate/execgate/vault"
 )
 
@@ -58,6 +59,11 @@ type world struct {
 	at      func(step string) // is told of each step, and may not return for long
 	refuse  func(execution.Record) error
 }
+
+// checked holds every record that a test makes against the schema that ships.
+var checked recordtest.Checked
+
+func TestMain(m *testing.M) { os.Exit(checked.Run(m)) }
 
 // journal is one in memory: what it holds is what a crash leaves.
 type journal struct {
@@ -120,6 +126,7 @@ func (j *journal) left() int {
 }
 
 func (w *world) record(_ context.Context, r execution.Record) error {
+	checked.Add(r)
 	w.mu.Lock()
 	at, refuse := w.at, w.refuse
 	w.mu.Unlock()

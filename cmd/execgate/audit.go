@@ -15,7 +15,7 @@ func newAudit() *cobra.Command {
 		Use:   "audit",
 		Short: "Check the audit log",
 	}
-	group(cmd, newAuditVerify(), newAuditExporters())
+	group(cmd, newAuditVerify(), newAuditExporters(), newAuditSchema())
 	return cmd
 }
 

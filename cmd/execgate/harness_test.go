@@ -14,6 +14,7 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/execution/recordtest"
 )
 
 // startTimeout is how long a gateway may take to come up on a busy machine.
@@ -48,6 +49,7 @@ func newGateway(t testing.TB, state string, env map[string]string) *gatewayUnder
 	g := &gatewayUnderTest{t: t, state: state, env: env}
 	t.Cleanup(func() {
 		g.remove()
+		g.checkRecords()
 		if t.Failed() {
 			t.Logf("log of the gateway:\n%s", g.log.tail(40))
 		}
@@ -201,6 +203,17 @@ func (g *gatewayUnderTest) records() []execution.Record {
 		all = append(all, rec)
 	}
 	return all
+}
+
+// checkRecords holds every record against the schema that ships. What comes after
+// damage that a test has done cannot be read, and is not.
+func (g *gatewayUnderTest) checkRecords() {
+	for rec, err := range audit.Read(filepath.Join(g.state, "audit")) {
+		if err != nil {
+			return
+		}
+		recordtest.Check(g.t, rec)
+	}
 }
 
 // recordsOf returns the records of one type.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/execution/recordtest"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/policy/activation"
 )
@@ -63,6 +64,7 @@ func newPlace(t *testing.T) *place {
 	p.cfg = activation.Config{
 		Workers: workers, Dir: filepath.Join(t.TempDir(), "policy"), Logger: slog.New(slog.DiscardHandler),
 		Record: func(_ context.Context, r execution.Record) error {
+			recordtest.Check(t, r)
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if p.recorded == nil {

@@ -76,7 +76,7 @@ func TestARecordIsTheJSONOfTheRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec.Seq, rec.Time = 12345678901234567890, got.Time
+	rec.Seq, rec.V, rec.Time = 12345678901234567890, execution.RecordVersion, got.Time
 	want, err := json.Marshal(rec)
 	if err != nil {
 		t.Fatal(err)

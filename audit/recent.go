@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"path/filepath"
@@ -15,6 +16,19 @@ import (
 // no segment that ended before, and checks nothing: it is for what the gateway
 // counts, not for proofs. It yields one error at most, as the last.
 func Recent(dir string, since time.Time) iter.Seq2[execution.Record, error] {
+	return recent(dir, since, func(f frame) bool { return f.typ == frameOpen || f.typ == frameClose })
+}
+
+// Decisions yields every decision that the log in dir has from since on, as Recent
+// does.
+func Decisions(dir string, since time.Time) iter.Seq2[execution.Record, error] {
+	marked := []byte(`"type":"` + execution.RecordDecided + `"`) // no text of a caller's can hold it: quotes are escaped
+	return recent(dir, since, func(f frame) bool {
+		return f.typ == frameOpen || f.typ == frameRecord && bytes.Contains(f.payload(), marked)
+	})
+}
+
+func recent(dir string, since time.Time, wanted func(frame) bool) iter.Seq2[execution.Record, error] {
 	return func(yield func(execution.Record, error) bool) {
 		links, err := chain(osFileSystem{}, dir)
 		if err != nil {
@@ -25,7 +39,7 @@ func Recent(dir string, since time.Time) iter.Seq2[execution.Record, error] {
 			earlier := false
 			err := readLink(dir, l, i == len(links)-1, func(b *batch) error {
 				for _, f := range b.frames {
-					if f.typ != frameOpen && f.typ != frameClose {
+					if !wanted(f) {
 						continue
 					}
 					rec, err := recordOf(f)

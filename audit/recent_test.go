@@ -45,6 +45,16 @@ func TestRecent(t *testing.T) {
 	if got := read(begin); len(got) != 80 {
 		t.Errorf("%d records of all, want 80", len(got))
 	}
+	var decisions int
+	for r, err := range Decisions(cfg.Dir, begin.Add(25*time.Second)) {
+		if err != nil || r.Decided == nil {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		decisions++
+	}
+	if decisions != 30 {
+		t.Errorf("%d decisions, want 30: those that deny too", decisions)
+	}
 	if got := read(begin.Add(time.Hour)); got != nil {
 		t.Errorf("%d records of the future", len(got))
 	}

@@ -141,7 +141,7 @@ func TestRecordSchemaHasEveryConstant(t *testing.T) {
 		"SessionEvent":  property("session_change", "what"),
 		"SessionEnd":    property("session_change", "reason"),
 		"Inject":        property("credential", "inject"),
-		"NetworkMode":   property("egress_decided", "mode"),
+		"NetworkMode":   property("network_rule", "mode"),
 		"NetworkDecide": property("network", "decide"),
 		"Reuse":         property("grant", "reuse"),
 	} {

@@ -49,7 +49,7 @@ func (s *Service) checked(q execution.Question, d execution.Decision, in *sessio
 	}
 	if !d.Allowed() && d.Effect != execution.EffectRequireApproval {
 		// Nothing was granted, also not in the record.
-		d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
+		d.Grant, d.Obligations, d.Approval, d.Clamped = execution.Grant{}, nil, nil, []execution.Clamp{}
 	}
 	return d
 }

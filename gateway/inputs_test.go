@@ -67,6 +67,9 @@ func TestInputsAreKeptOnceTheDecisionIsDurable(t *testing.T) {
 				m.kept[0].Principal.Tenant != "acme" || m.kept[0].RequestID != "rq_1" {
 				t.Errorf("%s: kept %+v of %+v", name, m.kept, response)
 			}
+			if d := w.recorded()[0].Decided; d.InputSHA256 != execution.HexSHA256(asked.Input) || d.AnswerSHA256 != execution.HexSHA256(asked.Answer) {
+				t.Errorf("%s: the record does not have the digests of what is kept: %+v", name, d)
+			}
 			if response.Decision.Asked != nil {
 				t.Errorf("%s: the answer holds what was asked", name)
 			}

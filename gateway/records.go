@@ -98,6 +98,9 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 	if r.Code != "" {
 		body.CodeSHA256, body.CodeBytes = execution.HexSHA256([]byte(r.Code)), len(r.Code)
 	}
+	if w.inputs != nil && d.Asked != nil {
+		body.InputSHA256, body.AnswerSHA256 = execution.HexSHA256(d.Asked.Input), execution.HexSHA256(d.Asked.Answer)
+	}
 	record := recordOf(execution.RecordDecided, call, q.ID)
 	if q.Action == execution.ActionSession {
 		record.Execution, body.Session = "", q.ID

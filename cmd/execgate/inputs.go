@@ -20,8 +20,9 @@ const (
 
 // recordedInputs are the inputs of a time, as a source of replays.
 type recordedInputs struct {
-	reader *store.InputsReader
-	span   store.Span
+	reader   *store.InputsReader
+	span     store.Span
+	recorded *recordedDigests
 }
 
 // openRecordedInputs reads the inputs in a state folder, in which a gateway may be
@@ -54,6 +55,9 @@ func (r recordedInputs) Each(ctx context.Context, g replay.Group, do func(func(c
 	return r.reader.Each(ctx, kept, r.span, func(sealed *store.SealedInput) error {
 		return do(func(ctx context.Context) (replay.Input, error) {
 			in, err := sealed.Open(ctx)
+			if err == nil {
+				err = r.recorded.check(in)
+			}
 			return replay.Input{
 				Execution: in.Execution, Seq: in.Seq, Tenant: in.Tenant, Time: in.Time, Asked: in.Asked, Answered: in.Answered,
 			}, err

@@ -70,7 +70,7 @@ func BenchmarkReplayOfTheStore(b *testing.B) {
 	}
 	defer reader.Close()
 	candidate := policy.Bundle{Files: policies.Files, Source: "candidate"}
-	source := recordedInputs{reader, store.Span{Until: time.Now().Add(time.Hour)}}
+	source := recordedInputs{reader, store.Span{Until: time.Now().Add(time.Hour)}, &recordedDigests{}}
 	for b.Loop() {
 		report, err := replayAll(ctx, replay.Config{Source: source, Is: &candidate})
 		if err != nil || report.Classes[replay.Same] != uint64(*replayedDecisions) {

@@ -125,7 +125,11 @@ func (r *replayed) run(cmd *cobra.Command, config replay.Config) error {
 		return err
 	}
 	defer workers.Close()
-	config.Source, config.Samples, config.Workers = recordedInputs{reader, span}, r.samples, workers
+	recorded, err := readDigests(r.state, span.From)
+	if err != nil {
+		return err
+	}
+	config.Source, config.Samples, config.Workers = recordedInputs{reader, span, recorded}, r.samples, workers
 	report, err := replayAll(cmd.Context(), config)
 	if err != nil {
 		return err

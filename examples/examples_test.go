@@ -42,7 +42,7 @@ func TestPolicies(t *testing.T) {
 			if report.Coverage != 100 {
 				t.Errorf("coverage is %.1f %%; not covered: %s", report.Coverage, strings.Join(report.NotCovered, " "))
 			}
-			checked, err := policy.Check(context.Background(), files, images, gateway.Obligations())
+			checked, err := policy.Check(context.Background(), files, images, gateway.Obligations(true))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -303,12 +303,12 @@ type Heartbeat struct {
 	Oldest   uint64 `json:"oldest"` // number of the oldest record that is kept
 // ConfigChange is the body of a RecordConfigChanged. No value of a setting is in it.
 type ConfigChange struct {
-	Digest  string   `json:"digest"`  // of the whole effective configuration: SHA-256 in hex
+	Digest  string   `json:"digest"`  // of the whole effective configuration: HMAC-SHA-256, under a key of the gateway, in hex
 	Changed []string `json:"changed"` // settings that differ from the last start; at the first one, from the defaults
 }
 
-// Erasure is the body of a RecordErased: what was kept encrypted beside the log, and
-// is erased now. Of the selectors each that is set narrows.
+// Erasure is the body of a RecordErased: what was kept beside the log, and is erased
+// now. Of the selectors each that is set narrows.
 type Erasure struct {
 	Execution string     `json:"execution,omitempty"` // or a session
 	Tenant    string     `json:"tenant,omitempty"`
@@ -316,4 +316,5 @@ type Erasure struct {
 	Before    *time.Time `json:"before,omitempty"`  // decided earlier
 	Inputs    int64      `json:"inputs"`            // what policy was asked, of so many decisions
 	Materials int64      `json:"materials"`         // requests and outputs that the obligation record_full kept
+	Results   int64      `json:"results"`           // that submitted executions are remembered with
 }

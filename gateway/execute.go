@@ -75,8 +75,12 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	var runErr error
 	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
 	cpuMS = response.Result.Usage.CPUMS
-	s.counters.ended(response.Result, runErr)
-	ended, recordErr := s.records.ended(ctx, call, response.ID, decided, response, runErr)
+	endErr := runErr
+	if runErr == nil {
+		endErr = s.holdOutput(ctx, response.duties.hold, response.Result)
+	}
+	s.counters.ended(response.Result, endErr)
+	ended, recordErr := s.records.ended(ctx, call, response.ID, decided, response, endErr)
 	// The record of the session's end, if it has come to that, is after this one.
 	response.Result.Session = turn.end(response.Result, runErr)
 	if recordErr != nil {
@@ -85,10 +89,10 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 		return Response{ID: response.ID, Decision: response.Decision, Records: response.Records}, recordErr
 	}
 	response.Records = append(response.Records, ended)
-	if runErr != nil {
+	if endErr != nil {
 		s.counters.engineFailed.Add(1)
 		response.Result = execution.Result{}
-		return response, engineError(runErr)
+		return response, engineError(endErr)
 	}
 	outcome = response.Result.Outcome
 	return response, nil
@@ -116,13 +120,17 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		response.duties, response.Decision = s.oblige(response.Decision)
 	}
 
-	decided, recordErr := s.records.decided(ctx, call, question, response.Decision)
+	hold := &response.duties.hold
+	decided, recordErr := s.records.decided(ctx, call, question, response.Decision, hold.any())
 	if recordErr != nil {
 		response.duties.drop()
 		s.counters.auditFailed.Add(1)
 		return Response{ID: question.ID}, recordErr
 	}
 	response.Records = append(response.Records, decided)
+	if hold.any() {
+		hold.in = decidedInput(decided, call, question, response.Decision)
+	}
 	response.Decision.Asked = nil // whoever keeps it has it
 	s.counters.decisions.add(Decided{action, response.Decision.Effect})
 	if response.Decision.Effect == execution.EffectRequireApproval {
@@ -208,6 +216,9 @@ func (s *Service) resolve(ctx context.Context, r execution.Request) (image execu
 
 // carry waits for a slot and runs what was allowed, while t says how far it is.
 func (s *Service) carry(ctx context.Context, call Call, allowed Response, place *place, t *tracked) (execution.Result, []execution.Lease, error) {
+	if err := s.holdRequest(ctx, call, allowed.duties.hold); err != nil {
+		return execution.Result{}, nil, err
+	}
 	if call.Decided != nil {
 		if err := s.tell(call, allowed); err != nil {
 			return execution.Result{}, nil, err

@@ -11,17 +11,26 @@ import (
 const (
 	obligationRedact = "redact"
 	obligationNotify = "notify"
+	obligationRetain = "retain"
+	obligationFull   = "record_full"
 )
 
 // Obligations are the types of obligation that a Service can meet, for the policy
-// to be told.
-func Obligations() []string { return []string{obligationRedact, obligationNotify} }
+// to be told; materials says whether it has Materials.
+func Obligations(materials bool) []string {
+	known := []string{obligationRedact, obligationNotify}
+	if materials {
+		known = append(known, obligationRetain, obligationFull)
+	}
+	return known
+}
 
 // duties are the obligations of one decision, ready to be met. The zero duties are
 // none.
 type duties struct {
 	redact *redaction // nil: nothing is redacted
 	places []*hook    // reserved; one delivery each
+	hold   holding
 }
 
 // oblige readies the obligations of d, which allows. Where one that must be met
@@ -42,6 +51,8 @@ func (s *Service) oblige(d execution.Decision) (duties, execution.Decision) {
 			}
 		case obligationNotify:
 			code, problem = s.obligeNotify(o, &ready)
+		case obligationRetain, obligationFull:
+			code, problem = s.obligeHold(o, &ready.hold)
 		default:
 			code, problem = execution.CodePolicyUnsupported, "this gateway does not know it"
 		}

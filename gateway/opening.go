@@ -61,6 +61,9 @@ func (s *Service) open(ctx context.Context, call Call) (Opened, *session, error)
 	if err != nil {
 		return opened, nil, err
 	}
+	if err := s.holdRequest(ctx, call, response.duties.hold); err != nil {
+		return opened, nil, err
+	}
 	grant := response.Decision.Grant
 	o := newSession(response.ID, response.image, call, grant)
 	if err := s.sessions.add(o, grant.Session.Max); err != nil {

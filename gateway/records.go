@@ -79,7 +79,8 @@ func (w *records) ready(ctx context.Context) error {
 	return nil
 }
 
-func (w *records) decided(ctx context.Context, call Call, q execution.Question, d execution.Decision) (uint64, error) {
+// decided records d, and has its input kept, unless that is held anyhow.
+func (w *records) decided(ctx context.Context, call Call, q execution.Question, d execution.Decision, held bool) (uint64, error) {
 	r := call.Request
 	body := &execution.Decided{
 		Action: q.Action, Session: r.Session,
@@ -107,8 +108,8 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 	}
 	record.Decided = body
 	seq, err := w.append(ctx, record)
-	if err == nil {
-		keep(ctx, w.inputs, w.log, seq, call, q, d)
+	if err == nil && !held {
+		keep(ctx, w.inputs, w.log, decidedInput(seq, call, q, d))
 	}
 	return seq, err
 }

@@ -47,6 +47,7 @@ func (g *Gateway) routes() []route {
 		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey, nil},
 		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys, nil},
 		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey, nil},
+		{http.MethodPost, "/v1/erasures", false, execution.RoleAdmin, g.erase, nil},
 		{http.MethodGet, "/healthz", true, "", g.health, nil},
 		{http.MethodGet, "/readyz", true, "", g.readiness, nil},
 		{http.MethodGet, "/metrics", false, execution.RoleAuditor, g.metrics, []string{mediaAny}},

@@ -23,6 +23,8 @@ type Config struct {
 	Keys          Keys
 	// Policies changes the policy; nil: it cannot be changed over HTTP.
 	Policies Policies
+	// Eraser erases what is kept; nil: nothing can be.
+	Eraser   Eraser
 	Recorder Recorder // of failed authentications and of keys
 	// Probers are the checks of /readyz by name. The service's own is added as
 	// "gateway".

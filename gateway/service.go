@@ -28,6 +28,8 @@ type ServiceConfig struct {
 	Recorder Recorder
 	// Inputs keeps what policy was asked; nil: nobody does.
 	Inputs Inputs
+	// Materials keeps what policy obliges to keep; nil: such obligations are not met.
+	Materials Materials
 	// Executions remembers those that are submitted.
 	Executions Executions
 	Sandboxes  Sandboxes
@@ -82,6 +84,7 @@ type Service struct {
 	budgets    *budgets
 
 	tools       *Tools
+	materials   Materials
 	approvals   Approvals
 	requesters  Requesters
 	webhooks    *Webhooks
@@ -135,7 +138,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
 		tools:     config.Tools,
-		approvals: config.Approvals, requesters: config.Requesters, webhooks: config.Webhooks, pendingHook: config.PendingWebhook,
+		materials: config.Materials, approvals: config.Approvals, requesters: config.Requesters, webhooks: config.Webhooks, pendingHook: config.PendingWebhook,
 		log: config.Logger, admission: newAdmission(config.MaxRunning, config.MaxQueued, config.Reserved),
 	}, nil
 }

@@ -229,7 +229,7 @@ func TestOlderDatabasesAreBroughtUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Back to version 1.
-	if _, err := raw(t, path).Exec("DROP TABLE leases; DROP TABLE inputs; DROP TABLE input_keys; DROP TABLE input_bytes; DROP TABLE input_documents; DROP TABLE input_losses; DROP TABLE approvals; DROP TABLE sessions; DROP TABLE executions; DROP TABLE execution_bytes; PRAGMA user_version = 1"); err != nil {
+	if _, err := raw(t, path).Exec("DROP TABLE materials; DROP TABLE held_bytes; DROP TABLE leases; DROP TABLE inputs; DROP TABLE input_keys; DROP TABLE input_bytes; DROP TABLE input_documents; DROP TABLE input_losses; DROP TABLE approvals; DROP TABLE sessions; DROP TABLE executions; DROP TABLE execution_bytes; PRAGMA user_version = 1"); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, path)

@@ -24,6 +24,7 @@ type Input struct {
 	Execution string // id of the execution, or of the session
 	Seq       uint64 // of the decision's record
 	Tenant    string
+	Subject   string // who asked; empty where it is not known any more
 	Time      time.Time
 	Revisions Revisions
 	Asked     []byte // JSON; callers' data
@@ -91,7 +92,7 @@ type Inputs struct {
 	waitingBytes atomic.Int64
 	kept         atomic.Uint64
 
-	writing sync.Mutex      // held by whoever writes to the database
+	writing chan struct{}   // holds one where somebody writes to the database, see lock
 	known   map[string]bool // documents that are there for sure; guarded by writing
 
 	mu     sync.Mutex
@@ -120,7 +121,7 @@ func NewInputs(config InputsConfig) (*Inputs, error) {
 	return &Inputs{
 		InputsReader: &InputsReader{store: config.Store, keys: keys},
 		retain:       config.Retain, maxBytes: config.MaxBytes, log: config.Logger,
-		waiting: make(chan Input, inputsWaiting), known: map[string]bool{},
+		waiting: make(chan Input, inputsWaiting), writing: make(chan struct{}, 1), known: map[string]bool{},
 		lost: map[string]uint64{}, untold: map[string]uint64{},
 	}, nil
 }
@@ -185,10 +186,24 @@ func (s *Inputs) Run(ctx context.Context) error {
 
 // Flush writes what waits.
 func (s *Inputs) Flush(ctx context.Context) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	if err := s.lock(ctx); err != nil {
+		return fmt.Errorf("keep inputs: %w", err)
+	}
+	defer s.unlock()
 	return s.flush(ctx)
 }
+
+// lock waits until nobody else writes, or ctx ends.
+func (s *Inputs) lock(ctx context.Context) error {
+	select {
+	case s.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Inputs) unlock() { <-s.writing }
 
 func (s *Inputs) flush(ctx context.Context) error {
 	for left := len(s.waiting); left > 0; left -= inputsBatch {

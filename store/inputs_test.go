@@ -89,7 +89,7 @@ var always = store.Span{Until: time.Now().Add(time.Hour)}
 
 func sampleInput(n int, tenant string) store.Input {
 	in := store.Input{
-		Execution: fmt.Sprintf("ex_%d", n), Seq: uint64(n), Tenant: tenant, Time: time.UnixMilli(time.Now().UnixMilli()).UTC(),
+		Execution: fmt.Sprintf("ex_%d", n), Seq: uint64(n), Tenant: tenant, Subject: fmt.Sprintf("ak_%d", n), Time: time.UnixMilli(time.Now().UnixMilli()).UTC(),
 		Revisions: store.Revisions{Organisation: "sha256:org", Terms: "sha256:terms"},
 		Asked:     []byte(`{"the plain":"question"}`), Answered: []byte(`{"the plain":"answer"}`),
 		Documents: []store.Document{
@@ -167,24 +167,39 @@ func TestInputsOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// nothing is done before an erasure.
+func nothing(store.Erased) error { return nil }
+
 func TestErasedInputsCannotBeRead(t *testing.T) {
 	for name, test := range map[string]struct {
-		erase  func(context.Context, *store.Inputs) (int64, error)
+		which  store.Selection
 		erased int64
 		left   int
 	}{
-		"execution": {func(ctx context.Context, s *store.Inputs) (int64, error) { return s.Erase(ctx, "ex_1") }, 1, 3},
-		"tenant":    {func(ctx context.Context, s *store.Inputs) (int64, error) { return s.EraseTenant(ctx, "narrow") }, 2, 2},
-		"nothing":   {func(ctx context.Context, s *store.Inputs) (int64, error) { return s.Erase(ctx, "ex_9") }, 0, 4},
+		"execution":     {store.Selection{Execution: "ex_1"}, 1, 3},
+		"tenant":        {store.Selection{Tenant: "narrow"}, 2, 2},
+		"nothing":       {store.Selection{Execution: "ex_9"}, 0, 4},
+		"subject":       {store.Selection{Tenant: "acme", Subject: "ak_0"}, 1, 3},
+		"other's":       {store.Selection{Tenant: "narrow", Subject: "ak_0"}, 0, 4},
+		"before":        {store.Selection{Before: time.Now().Add(time.Hour)}, 4, 0},
+		"before all":    {store.Selection{Before: time.Now().Add(-time.Hour)}, 0, 4},
+		"tenant before": {store.Selection{Tenant: "acme", Before: time.Now().Add(time.Hour)}, 2, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newInputs(t, nil)
 			for n, tenant := range []string{"acme", "narrow", "acme", "narrow"} {
 				u.Keep(sampleInput(n, tenant))
 			}
-			erased, err := test.erase(t.Context(), u.Inputs) // while they wait
-			if err != nil || erased != test.erased {
-				t.Errorf("%d are erased, %v", erased, err)
+			var told store.Erased
+			erased, err := u.Erase(t.Context(), test.which, func(e store.Erased) error { // while they wait
+				if got, _ := u.opened(); len(got) != 4 {
+					t.Errorf("%d are left when it is told", len(got))
+				}
+				told = e
+				return nil
+			})
+			if err != nil || erased.Inputs != test.erased || erased != told {
+				t.Errorf("%+v are erased, told %+v, %v", erased, told, err)
 			}
 			got, failures := u.opened()
 			if len(got) != test.left || failures[store.CodeInputErased] != int(test.erased) {
@@ -212,7 +227,7 @@ func TestErasureReachesTheFiles(t *testing.T) {
 	if err := raw(t, u.path).QueryRow("SELECT wrapped FROM inputs").Scan(&wrapped); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := u.Erase(t.Context(), "ex_1"); err != nil {
+	if _, err := u.Erase(t.Context(), store.Selection{Execution: "ex_1"}, nothing); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{u.path, u.path + "-wal"} {

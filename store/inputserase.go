@@ -5,61 +5,115 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
+
+	"github.com/execgate/execgate/execution"
 )
 
-// Erase deletes the keys of all inputs of an execution, also of those that wait to
-// be written. What is left says that there was a decision, and nothing of it. It
-// returns how many there were.
-func (s *Inputs) Erase(ctx context.Context, execution string) (int64, error) {
-	return s.erase(ctx, "execution = ?", execution)
+// Selection is what is to be erased. Each field that is set narrows; a Subject needs
+// its Tenant. The zero Selection selects nothing.
+type Selection struct {
+	Execution string // or a session
+	Tenant    string
+	Subject   string
+	Before    time.Time // decided earlier
 }
 
-// EraseTenant deletes the tenant's key, and with it everything that is kept of it:
-// inputs, and bundles of its own. It returns how many inputs there were.
-func (s *Inputs) EraseTenant(ctx context.Context, tenant string) (int64, error) {
-	if tenant == "" {
-		return 0, errors.New("erase inputs: no tenant is named")
+// Erased counts what was erased, or is to be.
+type Erased struct {
+	Inputs    int64
+	Materials int64
+}
+
+// where is the selection as a condition on a table whose columns have these names, and
+// others of their own. What was kept before subjects were is of any subject of its
+// tenant.
+func (s Selection) where(execution, at string) (condition string, args []any, err error) {
+	if s.Subject != "" && s.Tenant == "" {
+		return "", nil, errors.New("erase inputs: a subject needs its tenant")
 	}
-	return s.erase(ctx, "tenant = ?", tenant,
-		"DELETE FROM input_documents WHERE tenant = ?", "DELETE FROM input_keys WHERE tenant = ?")
+	var parts []string
+	for _, narrowing := range []struct{ column, value string }{
+		{execution + " = ?", s.Execution}, {"tenant = ?", s.Tenant}, {"(subject = ? OR subject IS NULL)", s.Subject},
+	} {
+		if narrowing.value != "" {
+			parts, args = append(parts, narrowing.column), append(args, narrowing.value)
+		}
+	}
+	if !s.Before.IsZero() {
+		parts, args = append(parts, at+" < ?"), append(args, s.Before.UnixMilli())
+	}
+	if len(args) == 0 {
+		return "", nil, errors.New("erase inputs: nothing is selected")
+	}
+	return strings.Join(parts, " AND "), args, nil
 }
 
-func (s *Inputs) erase(ctx context.Context, which, name string, further ...string) (erased int64, err error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+// Erase deletes the keys of all inputs and materials that are selected, also of inputs
+// that wait to be written; of a whole tenant its key, and its own policies. What is left
+// says that there was a decision, and nothing of it. before is told what will be erased;
+// only where it returns nil is it.
+//
+// Where the files still hold something, because somebody reads without end, it is an
+// error, and Erase is to be called again.
+func (s *Inputs) Erase(ctx context.Context, which Selection, before func(Erased) error) (erased Erased, err error) {
+	condition, args, err := which.where("execution", "at_ms")
+	if err != nil {
+		return Erased{}, err
+	}
+	condition += " AND wrapped IS NOT NULL"
+	if err := s.lock(ctx); err != nil {
+		return Erased{}, fmt.Errorf("erase inputs: %w", err)
+	}
+	defer s.unlock()
 	if err := s.flush(ctx); err != nil {
-		return 0, err
+		return Erased{}, err
+	}
+	for table, count := range map[string]*int64{"inputs": &erased.Inputs, "materials": &erased.Materials} {
+		if err := s.store.write.QueryRowContext(ctx, "SELECT count(*) FROM "+table+" WHERE "+condition, args...).Scan(count); err != nil {
+			return Erased{}, fmt.Errorf("count what is to be erased: %w", err)
+		}
+	}
+	if err := before(erased); err != nil {
+		return Erased{}, err
 	}
 	err = s.store.change(ctx, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, "UPDATE inputs SET wrapped = NULL, sealed = NULL WHERE wrapped IS NOT NULL AND "+which, name)
-		if err != nil {
-			return err
-		}
-		for _, statement := range further {
-			if _, err := tx.ExecContext(ctx, statement, name); err != nil {
+		for _, table := range []string{"inputs", "materials"} {
+			if _, err := tx.ExecContext(ctx, "UPDATE "+table+" SET wrapped = NULL, sealed = NULL WHERE "+condition, args...); err != nil {
 				return err
 			}
 		}
-		erased, err = done.RowsAffected()
-		return err
+		if which != (Selection{Tenant: which.Tenant}) {
+			return nil
+		}
+		for _, table := range []string{"input_documents", "input_keys"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE tenant = ?", which.Tenant); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	clear(s.known)
 	s.keys.forget()
 	if err != nil {
-		return 0, fmt.Errorf("erase inputs: %w", err)
+		return Erased{}, fmt.Errorf("erase inputs: %w", err)
 	}
-	return erased, s.scrubLog(ctx)
+	return erased, s.store.scrubLog(ctx)
 }
 
 // scrubLog empties the database's own log, which still holds pages with what was
 // overwritten in the database (secure_delete).
-func (s *Inputs) scrubLog(ctx context.Context) error {
+func (s *Store) scrubLog(ctx context.Context) error {
 	var busy, inLog, moved int
-	if err := s.store.write.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &inLog, &moved); err != nil {
-		return fmt.Errorf("erase inputs from the database's log: %w", err)
+	if err := s.write.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &inLog, &moved); err != nil {
+		return fmt.Errorf("erase from the database's log: %w", err)
 	}
 	if busy != 0 {
-		return errors.New("the inputs are erased, but the database's log still holds them while somebody reads: erase them again")
+		return &execution.Error{
+			Kind: execution.KindUnavailable, Code: "erasure_unfinished", RetryAfter: time.Second,
+			Detail: "it is erased, but a file still holds it while somebody reads: erase again",
+		}
 	}
 	return nil
 }

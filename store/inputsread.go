@@ -117,12 +117,12 @@ func (s *SealedInput) Open(ctx context.Context) (Input, error) {
 	return in, nil
 }
 
-const inputColumns = "execution, seq, tenant, at_ms, organisation, own, terms, tenant_key, wrapped, sealed"
+const inputColumns = "execution, seq, tenant, coalesce(subject, ''), at_ms, organisation, own, terms, tenant_key, wrapped, sealed"
 
 func (r *InputsReader) scan(scan func(...any) error) (*SealedInput, error) {
 	s := &SealedInput{reader: r}
 	var seq, at int64
-	err := scan(&s.Execution, &seq, &s.Tenant, &at, &s.Revisions.Organisation, &s.Revisions.Own, &s.Revisions.Terms, &s.key, &s.wrapped, &s.sealed)
+	err := scan(&s.Execution, &seq, &s.Tenant, &s.Subject, &at, &s.Revisions.Organisation, &s.Revisions.Own, &s.Revisions.Terms, &s.key, &s.wrapped, &s.sealed)
 	s.Seq, s.Time = uint64(seq), time.UnixMilli(at).UTC()
 	return s, err
 }

@@ -14,8 +14,10 @@ const inputsWriteTimeout = 10 * time.Second
 // writeBatch writes first and what else waits. What cannot be written is lost,
 // and counted: a decision is not held up, or forgotten, for its replay.
 func (s *Inputs) writeBatch(ctx context.Context, first Input) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	if err := s.lock(ctx); err != nil {
+		return // ctx has no end
+	}
+	defer s.unlock()
 	if err := s.write(ctx, s.take([]Input{first})); err != nil {
 		s.log.ErrorContext(ctx, "inputs of decisions could not be kept: these cannot be replayed", "error", err)
 	}
@@ -35,7 +37,7 @@ func (s *Inputs) write(ctx context.Context, batch []Input) error {
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		keys := map[string]tenantKey{}
 		for i := range batch {
-			if err := s.insert(ctx, tx, &batch[i], keys, written); err != nil {
+			if err := s.insert(ctx, tx, &batch[i], time.Time{}, keys, written); err != nil {
 				return err
 			}
 		}
@@ -52,8 +54,9 @@ func (s *Inputs) write(ctx context.Context, batch []Input) error {
 	return s.makeRoom(ctx)
 }
 
-// insert writes one input and the documents that it names.
-func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, keys map[string]tenantKey, written map[string]bool) error {
+// insert writes one input and the documents that it names. It is kept until a time of
+// its own where that is not zero.
+func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, until time.Time, keys map[string]tenantKey, written map[string]bool) error {
 	key, err := s.keyOf(ctx, tx, in.Tenant, keys)
 	if err != nil {
 		return err
@@ -62,9 +65,10 @@ func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, keys map[str
 	text = append(append(text, in.Asked...), in.Answered...)
 	wrapped, sealed := key.envelope(text, in.about())
 	r := in.Revisions
-	if _, err := tx.ExecContext(ctx, "INSERT INTO inputs (execution, seq, tenant, at_ms, organisation, own, terms, tenant_key, wrapped, sealed) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		in.Execution, int64(in.Seq), in.Tenant, in.Time.UnixMilli(), r.Organisation, r.Own, r.Terms, key.id, wrapped, sealed); err != nil {
+	end := sql.NullInt64{Int64: until.UnixMilli(), Valid: !until.IsZero()}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO inputs (execution, seq, tenant, subject, at_ms, until_ms, organisation, own, terms, tenant_key, wrapped, sealed) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		in.Execution, int64(in.Seq), in.Tenant, in.Subject, in.Time.UnixMilli(), end, r.Organisation, r.Own, r.Terms, key.id, wrapped, sealed); err != nil {
 		return err
 	}
 	for i := range in.Documents {

@@ -199,6 +199,70 @@ var migrations = []string{
 		accessor    TEXT NOT NULL DEFAULT '',
 		expires_ms  INTEGER NOT NULL
 	) STRICT`,
+
+	// What must be kept (see Held): it has an end of its own, until_ms, and is never
+	// given up for room, so that its bytes are counted apart. subject is NULL in rows
+	// from before it was there.
+	`ALTER TABLE inputs ADD COLUMN subject TEXT;
+	ALTER TABLE inputs ADD COLUMN until_ms INTEGER;
+	CREATE INDEX inputs_held ON inputs (until_ms) WHERE until_ms IS NOT NULL;
+	CREATE TABLE materials (
+		id         INTEGER PRIMARY KEY AUTOINCREMENT,
+		execution  TEXT NOT NULL,
+		part       TEXT NOT NULL CHECK (part IN ('request', 'output')),
+		seq        INTEGER NOT NULL,
+		tenant     TEXT NOT NULL,
+		subject    TEXT NOT NULL,
+		at_ms      INTEGER NOT NULL,
+		until_ms   INTEGER NOT NULL,
+		tenant_key INTEGER NOT NULL,
+		wrapped    BLOB,
+		sealed     BLOB,
+		bytes      INTEGER NOT NULL GENERATED ALWAYS AS (512 + coalesce(length(sealed), 0)) STORED,
+		UNIQUE (execution, part),
+		CHECK ((wrapped IS NULL) = (sealed IS NULL))
+	) STRICT;
+	CREATE INDEX materials_by_key ON materials (tenant_key);
+	CREATE INDEX materials_by_tenant ON materials (tenant, subject);
+	CREATE INDEX materials_by_end ON materials (until_ms);
+	CREATE INDEX materials_by_age ON materials (at_ms);
+	CREATE TABLE held_bytes (
+		tenant TEXT PRIMARY KEY,
+		bytes  INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	DROP TRIGGER inputs_inserted;
+	DROP TRIGGER inputs_updated;
+	DROP TRIGGER inputs_deleted;
+	CREATE TRIGGER inputs_inserted AFTER INSERT ON inputs WHEN NEW.until_ms IS NULL BEGIN
+		INSERT INTO input_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER inputs_updated AFTER UPDATE OF sealed ON inputs WHEN NEW.until_ms IS NULL BEGIN
+		UPDATE input_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER inputs_deleted AFTER DELETE ON inputs WHEN OLD.until_ms IS NULL BEGIN
+		UPDATE input_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END;
+	CREATE TRIGGER inputs_held_inserted AFTER INSERT ON inputs WHEN NEW.until_ms IS NOT NULL BEGIN
+		INSERT INTO held_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER inputs_held_updated AFTER UPDATE OF sealed ON inputs WHEN NEW.until_ms IS NOT NULL BEGIN
+		UPDATE held_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER inputs_held_deleted AFTER DELETE ON inputs WHEN OLD.until_ms IS NOT NULL BEGIN
+		UPDATE held_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END;
+	CREATE TRIGGER materials_inserted AFTER INSERT ON materials BEGIN
+		INSERT INTO held_bytes VALUES (NEW.tenant, NEW.bytes)
+			ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+	END;
+	CREATE TRIGGER materials_updated AFTER UPDATE OF sealed ON materials BEGIN
+		UPDATE held_bytes SET bytes = bytes + NEW.bytes - OLD.bytes WHERE tenant = NEW.tenant;
+	END;
+	CREATE TRIGGER materials_deleted AFTER DELETE ON materials BEGIN
+		UPDATE held_bytes SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+	END`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own

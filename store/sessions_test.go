@@ -155,7 +155,7 @@ func TestSessionsComeToAnOlderDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := raw(t, path)
-	for _, statement := range []string{"DROP TABLE leases; DROP TABLE inputs; DROP TABLE input_keys; DROP TABLE input_bytes; DROP TABLE input_documents; DROP TABLE input_losses", "DROP TABLE approvals", "DROP TABLE sessions", "PRAGMA user_version = 2"} {
+	for _, statement := range []string{"DROP TABLE materials; DROP TABLE held_bytes; DROP TABLE leases; DROP TABLE inputs; DROP TABLE input_keys; DROP TABLE input_bytes; DROP TABLE input_documents; DROP TABLE input_losses", "DROP TABLE approvals", "DROP TABLE sessions", "PRAGMA user_version = 2"} {
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
-	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/policies"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/policy/activation"
@@ -65,7 +64,7 @@ func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, wor
 		}
 	}
 	o.Manager, err = activation.New(activation.Config{
-		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: gateway.Obligations(), Shipped: shipped.Digest(), Dir: dir, Tools: tools,
+		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: obligations(cfg), Shipped: shipped.Digest(), Dir: dir, Tools: tools,
 		Record: func(ctx context.Context, r execution.Record) error {
 			_, err := log.Append(ctx, r)
 			return err

@@ -89,7 +89,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	}
 	engine, err := policy.New(policy.Config{
 		Logger: logger, Deadline: milliseconds(cfg.Policy.DeadlineMS),
-		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: gateway.Obligations(), Workers: a.workers,
+		Environment: cfg.Policy.Environment, InputCode: cfg.Policy.InputCode, Obligations: obligations(cfg.Policy), Workers: a.workers,
 	})
 	if err != nil {
 		return nil, err
@@ -144,6 +144,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	}
 	if a.inputs != nil {
 		config.Decider, config.Inputs = a.policy, a.inputs
+		if a.inputs.kept != nil {
+			config.Materials = a.inputs
+		}
 	}
 	if a.service, err = gateway.NewService(config); err != nil {
 		return nil, err
@@ -167,7 +170,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		probers["vault"] = a.lender.vault
 	}
 	a.gateway, err = gateway.New(gateway.Config{
-		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Recorder: a.log, Logger: logger, Metrics: metrics,
+		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Eraser: newEraser(a.inputs, executions, a.state), Recorder: a.log, Logger: logger, Metrics: metrics,
 		Probers:      probers,
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),

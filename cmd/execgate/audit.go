@@ -15,7 +15,7 @@ func newAudit() *cobra.Command {
 		Use:   "audit",
 		Short: "Check the audit log",
 	}
-	group(cmd, newAuditVerify(), newAuditExporters(), newAuditSchema())
+	group(cmd, newAuditVerify(), newAuditExporters(), newAuditSchema(), newAuditErase(), newAuditShowFull())
 	return cmd
 }
 

@@ -84,16 +84,26 @@ func (i *inputs) openKept(ctx context.Context, cfg PolicyConfig, state *state, l
 // Keep implements gateway.Inputs.
 func (i *inputs) Keep(in gateway.DecidedInput) {
 	if i.kept != nil {
-		kept := store.Input{
-			Execution: in.ID, Seq: in.Seq, Tenant: in.Principal.Tenant, Time: in.Time,
-			Revisions: store.Revisions{Organisation: in.Asked.Organisation, Own: in.Asked.Own, Terms: in.Asked.Terms},
-			Asked:     in.Asked.Input, Answered: in.Asked.Answer,
-		}
-		for _, d := range in.Asked.Documents {
-			kept.Documents = append(kept.Documents, store.Document{Kind: d.Kind, Digest: d.Revision, Tenant: d.Tenant, Content: d.Content})
-		}
-		i.kept.Keep(kept)
+		i.kept.Keep(inputOf(in))
 	}
+	i.offer(in)
+}
+
+// inputOf is a decision as it is kept.
+func inputOf(in gateway.DecidedInput) store.Input {
+	kept := store.Input{
+		Execution: in.ID, Seq: in.Seq, Tenant: in.Principal.Tenant, Subject: in.Principal.Subject, Time: in.Time,
+		Revisions: store.Revisions{Organisation: in.Asked.Organisation, Own: in.Asked.Own, Terms: in.Asked.Terms},
+		Asked:     in.Asked.Input, Answered: in.Asked.Answer,
+	}
+	for _, d := range in.Asked.Documents {
+		kept.Documents = append(kept.Documents, store.Document{Kind: d.Kind, Digest: d.Revision, Tenant: d.Tenant, Content: d.Content})
+	}
+	return kept
+}
+
+// offer has the shadow asked, where there is one.
+func (i *inputs) offer(in gateway.DecidedInput) {
 	if i.shadow != nil {
 		i.shadow.Offer(replay.Decided{
 			Execution: in.ID, Seq: in.Seq, Principal: in.Principal, RequestID: in.RequestID, TraceID: in.TraceID, Asked: in.Asked,

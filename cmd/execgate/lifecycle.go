@@ -83,7 +83,7 @@ func (a *app) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // prepare does what must be done before the first request: it removes what a
-// crash left, takes back what it had lent, records how that ended, puts the policy in force, and makes the
+// crash left, takes back what it had lent, records how that ended and what of the configuration has changed, puts the policy in force, and makes the
 // first key.
 func (a *app) prepare(ctx context.Context) error {
 	if err := a.executor.Reap(ctx); err != nil {
@@ -93,6 +93,9 @@ func (a *app) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := a.service.CloseUnended(ctx, a.unended()); err != nil {
+		return err
+	}
+	if err := recordConfig(ctx, a.cfg, a.state, a.log); err != nil {
 		return err
 	}
 	if err := a.recall(); err != nil {

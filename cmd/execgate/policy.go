@@ -16,7 +16,7 @@ func newPolicy() *cobra.Command {
 		Use:   "policy",
 		Short: "Check, test, try out, sign and release policies",
 	}
-	group(cmd, newPolicyInit(), newPolicyCheck(), newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicySuggest(), newPolicyErase(),
+	group(cmd, newPolicyInit(), newPolicyCheck(), newPolicyTest(), newPolicyEval(), newPolicyReplay(), newPolicyDiff(), newPolicySuggest(),
 		newPolicyBundle(), newPolicyKeygen(), newPolicySign(),
 		newPolicyPush(), newPolicyRollback(), newPolicyStatus())
 	return cmd
@@ -115,7 +115,7 @@ otherwise.`,
 			if explain {
 				eval = policy.EvalExplained
 			}
-			answer, err := eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests, Tools: facts}, gateway.Obligations(), text)
+			answer, err := eval(cmd.Context(), policy.Bundle{Files: files, Source: source, Images: digests, Tools: facts}, gateway.Obligations(true), text)
 			if err != nil {
 				return err
 			}

@@ -40,7 +40,7 @@ before it, keeps a finding about that line from being shown.`,
 			if len(digests) == 0 {
 				digests = nil
 			}
-			report, err := policy.Check(cmd.Context(), files, digests, gateway.Obligations())
+			report, err := policy.Check(cmd.Context(), files, digests, gateway.Obligations(true))
 			if err != nil {
 				return err
 			}

@@ -52,11 +52,11 @@ const RecordVersion = 1
 type Record struct {
 	// Seq is the record's number, rising by one from 0; numbers are missing only
 	// where a RecordGap names them. The log sets it.
-	Seq uint64 `json:"seq"`
-	// V is the version of the record's form, RecordVersion. The log sets it.
-	V    int        `json:"v"`
+	Seq  uint64     `json:"seq"`
 	Type RecordType `json:"type"`
 	Time time.Time  `json:"time"` // UTC
+	// V is the version of the record's form, RecordVersion. The log sets it.
+	V int `json:"v"`
 
 	Execution string     `json:"execution,omitempty"`
 	Principal *Principal `json:"principal,omitempty"`

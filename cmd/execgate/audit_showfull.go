@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,7 +39,12 @@ it: it is for the gateway's operator, on the gateway's machine.`,
 			if err != nil {
 				return err
 			}
-			return printJSON(cmd.OutOrStdout(), full)
+			var text bytes.Buffer
+			if err := printJSON(&text, full); err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(escapeControls(text.Bytes()))
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "state folder of the gateway; it may be at work")
@@ -158,20 +164,34 @@ func readable(m store.Material) (json.RawMessage, error) {
 		return nil, fmt.Errorf("read the output: %w", err)
 	}
 	for _, stream := range []string{"stdout", "stderr"} {
-		var bytes []byte
-		if err := json.Unmarshal(output[stream], &bytes); err != nil {
+		var written []byte
+		if err := json.Unmarshal(output[stream], &written); err != nil {
 			return nil, fmt.Errorf("read the output: %w", err)
 		}
-		if !utf8.Valid(bytes) {
+		if !utf8.Valid(written) {
 			output[stream+"_base64"] = output[stream]
 			delete(output, stream)
 			continue
 		}
-		text, err := json.Marshal(string(bytes))
+		text, err := json.Marshal(string(written))
 		if err != nil {
 			return nil, err
 		}
 		output[stream] = text
 	}
 	return json.Marshal(output)
+}
+
+// escapeControls escapes what encoding/json leaves as it is and a terminal acts on: DEL
+// and the C1 controls (ECMA-48). In JSON they stand in strings alone.
+func escapeControls(text []byte) []byte {
+	var out []byte
+	for _, r := range string(text) {
+		if r >= 0x7f && r <= 0x9f {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }

@@ -340,3 +340,48 @@ func TestDamagedMaterialsAreUnreadable(t *testing.T) {
 		})
 	}
 }
+
+// What an earlier version kept is read, swept and erased by this one; whose it was is
+// not known, so that it goes with any principal of its tenant.
+func TestInputsOfAnEarlierVersion(t *testing.T) {
+	u := newInputs(t, nil)
+	u.Keep(sampleInput(1, "acme"))
+	u.flush()
+	u.db.Close()
+	counted := func(table, on, column string) string {
+		return "CREATE TRIGGER " + table + " AFTER " + on + " ON inputs BEGIN UPDATE input_bytes SET bytes = bytes " + column + "; END;"
+	}
+	db := raw(t, u.path)
+	if _, err := db.Exec(`DROP TABLE materials; DROP TABLE held_bytes;
+		DROP TRIGGER inputs_held_inserted; DROP TRIGGER inputs_held_updated; DROP TRIGGER inputs_held_deleted;
+		DROP TRIGGER inputs_inserted; DROP TRIGGER inputs_updated; DROP TRIGGER inputs_deleted;
+		DROP INDEX inputs_held; ALTER TABLE inputs DROP COLUMN until_ms; ALTER TABLE inputs DROP COLUMN subject;` +
+		counted("inputs_inserted", "INSERT", "+ NEW.bytes") + counted("inputs_updated", "UPDATE OF sealed", "+ NEW.bytes - OLD.bytes") +
+		counted("inputs_deleted", "DELETE", "- OLD.bytes") + "PRAGMA user_version = 6"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if u.db, err = store.Open(t.Context(), u.path); err != nil {
+		t.Fatal(err)
+	}
+	if u.Inputs, err = store.NewInputs(store.InputsConfig{Store: u.db, KeyFile: u.keyFile}); err != nil {
+		t.Fatal(err)
+	}
+	u.Keep(sampleInput(2, "acme"))
+	u.flush()
+	if err := u.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, failures := u.opened(); len(got) != 2 || len(failures) != 0 || got[0].Subject != "" || got[1].Subject != "ak_2" {
+		t.Errorf("%+v, %v", got, failures)
+	}
+	if erased, err := u.Erase(t.Context(), store.Selection{Tenant: "acme", Subject: "ak_7"}, nothing); err != nil || erased.Inputs != 1 {
+		t.Errorf("%+v, %v", erased, err)
+	}
+	if got, _ := u.opened(); len(got) != 1 || got[0].Subject != "ak_2" {
+		t.Errorf("left is %+v", got)
+	}
+}

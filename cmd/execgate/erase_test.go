@@ -249,3 +249,31 @@ func TestRecordFullWithoutRoom(t *testing.T) {
 		t.Errorf("the ends are %+v", ended)
 	}
 }
+
+// What was asked is kept before it runs: a gateway that dies meanwhile has it, and the
+// next one shows and erases it.
+func TestRecordFullOutlivesACrash(t *testing.T) {
+	g := startGateway(t, map[string]string{"EXECGATE_POLICY_FOLDER": keepingPolicy(t)})
+	g.begin(python(`import time; time.sleep(25)`))
+	var id string
+	eventually(t, startTimeout, "the request is held", func() bool {
+		for _, r := range g.recordsOf(execution.RecordDecided) {
+			id = r.Execution
+		}
+		return id != "" && len(g.wrappedKeys()) == 2
+	})
+	g.kill()
+	if full := g.showFull(id); full.Request == nil || !bytes.Contains(full.Request.Content, []byte("time.sleep(25)")) || full.Output != nil || full.Decisions[0].Recorded != "matches" {
+		t.Errorf("after the crash: %+v", full)
+	}
+	g.start()
+	g.waitReady()
+	if r := g.request(http.MethodPost, "/v1/erasures", `{"execution":"`+id+`"}`); r.status != http.StatusOK || !bytes.Contains(r.body, []byte(`"inputs":1,"materials":1`)) {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if full := g.showFull(id); full.Request.Missing != "input_erased" {
+		t.Errorf("after the erasure: %+v", full)
+	}
+	g.stop()
+	g.verify()
+}

@@ -132,6 +132,14 @@ func TestRecordSchemaHasEveryConstant(t *testing.T) {
 		}
 		types = append(types, option.Const)
 	}
+	var known []string
+	for _, kind := range execution.RecordTypes() {
+		known = append(known, string(kind))
+	}
+	slices.Sort(known)
+	if diff := cmp.Diff(known, texts(types)); diff != "" {
+		t.Errorf("RecordTypes and the schema differ:\n%s", diff)
+	}
 	property := func(definition, name string) []any { return root.Defs[definition].Properties[name].Enum }
 	for goType, listed := range map[string][]any{
 		"RecordType":    types,

@@ -61,6 +61,12 @@ func apiActivity(e *ocsfEvent, r *execution.Record) {
 	case r.Flip != nil:
 		e.StatusID = ocsfUnknown
 		e.resource("policy", r.Flip.Candidate)
+	case r.Config != nil:
+		e.ActivityID = ocsfUpdate
+		e.resource("configuration", r.Config.Digest)
+	case r.Erasure != nil:
+		e.ActivityID = ocsfDelete
+		e.resource("kept_material", cmp.Or(r.Erasure.Execution, r.Erasure.Subject, r.Erasure.Tenant))
 	case r.Gap != nil:
 		e.StatusID = ocsfFailure
 		e.resource("audit_log", r.Gap.File)

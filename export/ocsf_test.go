@@ -125,7 +125,7 @@ func number(v any) (int, bool) {
 }
 
 func ofType(kind execution.RecordType, r execution.Record) execution.Record {
-	r.Type, r.Time = kind, time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
+	r.V, r.Type, r.Time = execution.RecordVersion, kind, time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
 	return r
 }
 
@@ -160,8 +160,10 @@ func samples() map[string]execution.Record {
 		execution.RecordEgressDecided: {Execution: "ex", EgressDecided: &execution.EgressDecided{
 			Host: "api.example.com", Port: 443, Effect: execution.EffectAllow, Address: "192.0.2.1:443", Binding: "github",
 		}},
-		execution.RecordEgressEnded: {Execution: "ex", EgressEnded: &execution.EgressEnded{WallMS: 5, Error: "reset"}},
-		execution.RecordGap:         {Gap: &execution.Gap{File: "0000000001.segment"}},
+		execution.RecordEgressEnded:   {Execution: "ex", EgressEnded: &execution.EgressEnded{WallMS: 5, Error: "reset"}},
+		execution.RecordConfigChanged: {Config: &execution.ConfigChange{Digest: "00", Changed: []string{"policy.folder"}}},
+		execution.RecordErased:        {Principal: principal, Erasure: &execution.Erasure{Tenant: "ci", Subject: "key-2", Inputs: 3}},
+		execution.RecordGap:           {Gap: &execution.Gap{File: "0000000001.segment"}},
 	}
 	for _, kind := range []execution.RecordType{execution.RecordPolicyActivated, execution.RecordPolicyRefused} {
 		bodies[kind] = execution.Record{Policy: &execution.PolicyChange{Source: "embedded", Errors: []string{"no"}}}

@@ -37,8 +37,8 @@ const (
 	RecordGap                  RecordType = "gap"
 	RecordSegmentsRemoved      RecordType = "segments_removed" // before it is done
 	RecordHeartbeat            RecordType = "heartbeat"        // nothing else was recorded for a while
-	RecordConfigChanged        RecordType = "config_changed" // the gateway started under another configuration than the last time
-	RecordErased               RecordType = "erased"         // before anything is erased
+	RecordConfigChanged        RecordType = "config_changed"   // the gateway started under another configuration than the last time
+	RecordErased               RecordType = "erased"           // before anything is erased
 )
 
 // RecordVersion is the version of the form of records that RecordSchema describes.
@@ -99,24 +99,10 @@ type Decided struct {
 	Tools         []string          `json:"tools,omitempty"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Decision      Decision          `json:"decision"`
-	Action        Action `json:"action,omitempty"`      // empty in records from before there were several: execute
-	Session       string `json:"session,omitempty"`     // the one that is opened, or run in
-	Tool          string `json:"tool,omitempty"`        // of ActionToolCall: the one that is called
-	ArgsSHA256    string `json:"args_sha256,omitempty"` // of ActionToolCall: ToolCall.ArgsSHA256
-	RequestSHA256 string `json:"request_sha256"`
 	// InputSHA256 and AnswerSHA256 are of exactly what policy was asked and answered,
 	// as it is kept encrypted (see Asked); empty where nobody keeps it.
-	InputSHA256  string            `json:"input_sha256,omitempty"`
-	AnswerSHA256 string            `json:"answer_sha256,omitempty"`
-	CodeSHA256   string            `json:"code_sha256,omitempty"`
-	CodeBytes    int               `json:"code_bytes,omitempty"`
-	Language     string            `json:"language,omitempty"`
-	Image        string            `json:"image,omitempty"` // the name that was asked for, or resolved from the language
-	EnvNames     []string          `json:"env_names,omitempty"`
-	Network      []Destination     `json:"network,omitempty"`
-	Tools        []string          `json:"tools,omitempty"`
-	Metadata     map[string]string `json:"metadata,omitempty"`
-	Decision     Decision          `json:"decision"`
+	InputSHA256  string `json:"input_sha256,omitempty"`
+	AnswerSHA256 string `json:"answer_sha256,omitempty"`
 }
 
 // SessionEvent says what a SessionChange tells.
@@ -301,6 +287,8 @@ type Heartbeat struct {
 	Segments int    `json:"segments"`
 	Bytes    int64  `json:"bytes"`  // that the segments take up
 	Oldest   uint64 `json:"oldest"` // number of the oldest record that is kept
+}
+
 // ConfigChange is the body of a RecordConfigChanged. No value of a setting is in it.
 type ConfigChange struct {
 	Digest  string   `json:"digest"`  // of the whole effective configuration: HMAC-SHA-256, under a key of the gateway, in hex

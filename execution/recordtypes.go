@@ -8,6 +8,6 @@ func RecordTypes() []RecordType {
 		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
 		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap,
 		RecordSegmentsRemoved, RecordHeartbeat,
-		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap, RecordConfigChanged, RecordErased,
+		RecordConfigChanged, RecordErased,
 	}
 }

@@ -151,6 +151,7 @@ func TestRecordSchemaHasEveryConstant(t *testing.T) {
 		"Inject":        property("credential", "inject"),
 		"NetworkMode":   property("network_rule", "mode"),
 		"NetworkDecide": property("network", "decide"),
+		"RemovalReason": property("segments_removed", "reason"),
 		"Reuse":         property("grant", "reuse"),
 	} {
 		if diff := cmp.Diff(constantsOf(t, goType), texts(listed)); diff != "" {

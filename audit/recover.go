@@ -18,6 +18,7 @@ type recovery struct {
 	log    *Log
 	replay replay
 	links  []link
+	ring   *keyring // of the log's key and those before it
 	// dir and keyDir are the latest checkpoint and the one that is kept beside
 	// the key; nil where there is none.
 	dir, keyDir *signedTree
@@ -85,6 +86,16 @@ func (r *recovery) identify() error {
 	if l.id, _, err = loadIdentity(l.cfg.FileSystem, l.cfg.KeyDir); err != nil {
 		return err
 	}
+	if r.ring, err = newKeyring(l.id.public); err != nil {
+		return err
+	}
+	files, err := listCheckpoints(l.cfg.FileSystem, l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, err := range r.ring.follow(changesIn(files)) {
+		return r.damaged(checkpointName, fmt.Errorf("offset 0: %w", err))
+	}
 	if r.dir, err = r.checkpoint(l.cfg.Dir, checkpointName); err != nil {
 		return err
 	}
@@ -93,15 +104,16 @@ func (r *recovery) identify() error {
 }
 
 func (r *recovery) checkpoint(dir, name string) (*signedTree, error) {
-	stated, err := readCheckpoint(r.log.cfg.FileSystem, r.log.id.verifier, dir, name)
+	data, err := readHead(r.log.cfg.FileSystem, filepath.Join(dir, name), maxCheckpointBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if bad := (*damage)(nil); errors.As(err, &bad) {
-		return nil, fmt.Errorf("open the audit log: %s: %w: restore it, or the key it was signed with", filepath.Join(dir, name), bad.err)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoint %s: %w", filepath.Join(dir, name), err)
+	}
+	stated, err := r.ring.open(data)
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %s: %w: restore it, or the key it was signed with", filepath.Join(dir, name), err)
 	}
 	return &stated, nil
 }

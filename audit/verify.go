@@ -8,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -19,16 +17,12 @@ import (
 // log. The error says that the files could not be read or that verifier is not
 // a key; everything that is wrong with the log is in the Report.
 func Verify(dir, verifier string) (Report, error) {
-	key, err := note.NewVerifier(strings.TrimSpace(verifier))
+	ring, err := newKeyring(verifier)
 	if err != nil {
-		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
+		return Report{}, err
 	}
-	logID, err := parseOrigin(key.Name())
-	if err != nil {
-		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
-	}
-	v := &verification{dir: dir, key: key, logID: logID, report: Report{
-		Origin:       key.Name(),
+	v := &verification{dir: dir, ring: ring, report: Report{
+		Origin:       ring.origin(),
 		Integrity:    Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 	}}
@@ -45,11 +39,11 @@ func Verify(dir, verifier string) (Report, error) {
 
 // verification is one run of Verify.
 type verification struct {
-	dir    string
-	key    note.Verifier
-	logID  [logIDBytes]byte
-	replay replay
-	report Report
+	dir     string
+	ring    *keyring
+	changes []keyChange // of the key, in the log's folder
+	replay  replay
+	report  Report
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
@@ -57,27 +51,27 @@ type verification struct {
 
 // checkpoints reads all checkpoints.
 func (v *verification) checkpoints() error {
-	names, err := osFileSystem{}.ReadDir(v.dir)
+	files, err := listCheckpoints(osFileSystem{}, v.dir)
 	if err != nil {
-		return fmt.Errorf("list the log's folder: %w", err)
+		return err
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		if name != checkpointName && !strings.HasSuffix(name, checkpointSuffix) {
-			continue
-		}
-		stated, err := readCheckpoint(osFileSystem{}, v.key, v.dir, name)
-		if bad := (*damage)(nil); errors.As(err, &bad) {
-			v.report.Integrity.find(name, bad.offset, "%v", bad.err)
-			continue
-		}
+	v.changes = changesIn(files)
+	for _, err := range v.ring.follow(v.changes) {
+		v.report.Integrity.find(checkpointName, 0, "%v", err)
+	}
+	latest := false
+	for _, f := range files {
+		latest = latest || f.name == checkpointName
+		stated, err := v.ring.open(f.data)
 		if err != nil {
-			return fmt.Errorf("read the checkpoint %s: %w", name, err)
+			v.report.Integrity.find(f.name, 0, "%v", err)
+			continue
 		}
+		stated.file = f.name
 		v.report.Covered = max(v.report.Covered, stated.size)
 		v.replay.expect = append(v.replay.expect, stated)
 	}
-	if !slices.Contains(names, checkpointName) {
+	if !latest {
 		v.report.Integrity.find(checkpointName, 0, "there is no checkpoint: nothing vouches for the latest records")
 	}
 	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
@@ -120,7 +114,7 @@ func (v *verification) segments() error {
 
 // join checks that a segment continues what came before it.
 func (v *verification) join(l link) {
-	if l.header.logID != v.logID {
+	if l.header.logID != v.ring.logID {
 		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
 	}
 	t := &l.header.tree

@@ -203,7 +203,7 @@ func TestTamperingShows(t *testing.T) {
 	}
 }
 
-func segments(t *testing.T, cfg Config) []uint64 {
+func segments(t testing.TB, cfg Config) []uint64 {
 	t.Helper()
 	indexes, err := listSegments(osFileSystem{}, cfg.Dir)
 	if err != nil {

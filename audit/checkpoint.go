@@ -93,13 +93,13 @@ func listCheckpoints(fsys FileSystem, dir string) (files []checkpointFile, err e
 	return files, nil
 }
 
-// changesIn returns the changes of the key that files state.
-func changesIn(files []checkpointFile) (changes []keyChange) {
+// rotationsIn returns the rotations of the key that files state.
+func rotationsIn(files []checkpointFile) (rotations []keyRotation) {
 	for _, f := range files {
-		if change, ok := changeOf(f.data); ok {
-			change.file = f.name
-			changes = append(changes, change)
+		if rotation, ok := rotationOf(f.data); ok {
+			rotation.file = f.name
+			rotations = append(rotations, rotation)
 		}
 	}
-	return changes
+	return rotations
 }

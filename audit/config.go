@@ -31,6 +31,9 @@ type Config struct {
 	SegmentBytes int64
 	// Budget is how long an Append may wait for the disk; zero means 2 s.
 	Budget time.Duration
+	// Witnesses are told of every checkpoint, or of the newest where they are slow.
+	// New holds the log against what they have kept.
+	Witnesses []Witness
 	// Logger is told of faults and of their end; nil discards.
 	Logger *slog.Logger
 	// FileSystem is the disk; nil means the operating system's. Tests set it.

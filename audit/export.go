@@ -25,9 +25,9 @@ type exportHead struct {
 	To   uint64 `json:"to"`
 	// Left are the roots of the complete subtrees before From, the largest first,
 	// one for each bit of From that is set.
-	Left       []tlog.Hash `json:"left"`
-	Checkpoint string      `json:"checkpoint"`
-	KeyChanges []string    `json:"key_changes,omitempty"`
+	Left         []tlog.Hash `json:"left"`
+	Checkpoint   string      `json:"checkpoint"`
+	KeyRotations []string    `json:"key_rotations,omitempty"`
 }
 
 // exportLine is one number. Of a void one only seq, frame_type and leaf are there.
@@ -93,7 +93,7 @@ func Export(w io.Writer, dir, verifier string, r Range) (ExportSummary, error) {
 		if f.seq == from {
 			head := exportHead{
 				Format: ExportFormat, From: from, To: to, Left: t.peaks(),
-				Checkpoint: string(v.signed), KeyChanges: v.changes,
+				Checkpoint: string(v.signed), KeyRotations: v.rotations,
 			}
 			if err := writeLine(out, head); err != nil {
 				return err

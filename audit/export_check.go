@@ -139,7 +139,7 @@ func (c *exportCheck) head(data []byte, head *exportHead) (stated signedTree, er
 	if head.Format != ExportFormat {
 		return stated, fmt.Errorf("the format is %q, and this program knows %s", head.Format, ExportFormat)
 	}
-	stated, where, err := openProven(c.ring, head.Checkpoint, head.KeyChanges)
+	stated, where, err := openProven(c.ring, head.Checkpoint, head.KeyRotations)
 	if err != nil {
 		return stated, fmt.Errorf("%s: %w", where, err)
 	}

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// keyChangePrefix begins the line of a checkpoint that changes the log's key. The
+// keyRotationPrefix begins the line of a checkpoint that rotates the log's key. The
 // old and the new verifier key follow, each after a space.
-const keyChangePrefix = "key-changed "
+const keyRotationPrefix = "key-rotated "
 
 // keyring is the keys that may sign for a log: one that is trusted, and those
-// that changes of the key connect it with. A change is a checkpoint that names
+// that rotations of the key connect it with. A rotation is a checkpoint that names
 // the old and the new key and is signed by both: who trusts the old key has its
 // word for the new one, and who trusts the new key has its word for what was
 // signed before.
@@ -30,6 +30,8 @@ type ringKey struct {
 	// until is the size of the tree at which the next key took over. What the key
 	// signs of a larger one does not count: whoever has an old key is not the log.
 	until uint64
+	// from is the size at which the key took over; 0 of the first.
+	from uint64
 	// before and next are the keys around it, as text; empty where there is none.
 	before, next string
 }
@@ -97,39 +99,39 @@ func signedBy(n *note.Note, key note.Verifier) bool {
 	return slices.ContainsFunc(n.Sigs, func(s note.Signature) bool { return s.Hash == key.KeyHash() && s.Name == key.Name() })
 }
 
-// keyChange is what a checkpoint that changes the key states.
-type keyChange struct {
+// keyRotation is what a checkpoint that rotates the key states.
+type keyRotation struct {
 	signedTree
 	signed   []byte
 	old, new string
 }
 
-// changeOf returns the change of the key that a checkpoint states, signed or not;
+// rotationOf returns the rotation of the key that a checkpoint states, signed or not;
 // false where it states none.
-func changeOf(signed []byte) (change keyChange, ok bool) {
+func rotationOf(signed []byte) (rotation keyRotation, ok bool) {
 	text, _, _ := strings.Cut(string(signed), "\n\n")
 	for line := range strings.SplitSeq(text, "\n") {
-		if rest, found := strings.CutPrefix(line, keyChangePrefix); found {
-			change.old, change.new, ok = strings.Cut(rest, " ")
-			change.signed = signed
-			return change, ok
+		if rest, found := strings.CutPrefix(line, keyRotationPrefix); found {
+			rotation.old, rotation.new, ok = strings.Cut(rest, " ")
+			rotation.signed = signed
+			return rotation, ok
 		}
 	}
-	return keyChange{}, false
+	return keyRotation{}, false
 }
 
-// follow adds the keys that signed changes connect with those of the ring, and
-// returns the changes that did not count, each with the reason. Changes of keys
+// follow adds the keys that signed rotations connect with those of the ring, and
+// returns the rotations that did not count, each with the reason. Rotations of keys
 // that nothing connects do not count and are no fault: nothing trusts them.
-func (k *keyring) follow(changes []keyChange) (refused []error) {
+func (k *keyring) follow(rotations []keyRotation) (refused []error) {
 	for progress := true; progress; {
 		progress = false
-		rest := changes
-		changes = nil
+		rest := rotations
+		rotations = nil
 		for _, c := range rest {
 			old, next := k.find(c.old), k.find(c.new)
 			if old == nil && next == nil {
-				changes = append(changes, c)
+				rotations = append(rotations, c)
 				continue
 			}
 			progress = true
@@ -141,35 +143,37 @@ func (k *keyring) follow(changes []keyChange) (refused []error) {
 	return refused
 }
 
-// add takes one change of which one key is in the ring.
-func (k *keyring) add(c keyChange) error {
+// add takes one rotation of which one key is in the ring.
+func (k *keyring) add(c keyRotation) error {
 	if old := k.find(c.old); old != nil && old.next == c.new {
 		return nil // a copy of one that is known
 	}
 	older, err := note.NewVerifier(c.old)
 	if err != nil {
-		return fmt.Errorf("the change of the key: its old key: %w", err)
+		return fmt.Errorf("the rotation of the key: its old key: %w", err)
 	}
 	newer, err := note.NewVerifier(c.new)
 	if err != nil {
-		return fmt.Errorf("the change of the key: its new key: %w", err)
+		return fmt.Errorf("the rotation of the key: its new key: %w", err)
 	}
 	n, err := note.Open(c.signed, note.VerifierList(older, newer))
 	if err != nil || !signedBy(n, older) || !signedBy(n, newer) {
-		return errors.New("the change of the key is not signed by both keys")
+		return errors.New("the rotation of the key is not signed by both keys")
 	}
 	stated, err := parseCheckpoint(n.Text, k.origin())
 	if err != nil {
 		return err
 	}
 	if older.Name() != k.origin() || newer.Name() != k.origin() {
-		return errors.New("the change of the key names a key of another log")
+		return errors.New("the rotation of the key names a key of another log")
 	}
 	for _, key := range []*ringKey{k.find(c.old), k.find(c.new)} {
 		switch {
 		case key == nil:
+		case c.old == c.new || key.text == c.old && stated.size <= key.from || key.text == c.new && stated.size >= key.until:
+			return errors.New("the rotation of the key is out of order")
 		case key.text == c.old && key.next != "":
-			return fmt.Errorf("the key was changed twice, at %d records and at %d: somebody else holds the old key", key.until, stated.size)
+			return fmt.Errorf("the key was rotated twice, at %d records and at %d: somebody else holds the old key", key.until, stated.size)
 		case key.text == c.new && key.before != "":
 			return errors.New("the key followed on two keys: somebody else holds one of them")
 		}
@@ -181,16 +185,24 @@ func (k *keyring) add(c keyChange) error {
 		k.keys = append(k.keys, ringKey{Verifier: newer, text: c.new, until: maxSeq})
 	}
 	old, next := k.find(c.old), k.find(c.new)
-	old.next, old.until, next.before = c.new, stated.size, c.old
+	old.next, old.until = c.new, stated.size
+	next.before, next.from = c.old, stated.size
 	return nil
 }
 
-// current returns the text of the last key of the ring.
-func (k *keyring) current() string {
-	for _, key := range k.keys {
-		if key.next == "" {
-			return key.text
-		}
+// list returns the keys in the order of the log.
+func (k *keyring) list() (keys []Key) {
+	next := k.keys[0].text
+	for k.find(next).before != "" {
+		next = k.find(next).before
 	}
-	return k.keys[0].text
+	for next != "" {
+		key := k.find(next)
+		one := Key{Key: key.text, Until: key.until}
+		if key.next == "" {
+			one.Until = 0
+		}
+		keys, next = append(keys, one), key.next
+	}
+	return keys
 }

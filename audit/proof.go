@@ -26,8 +26,8 @@ type Proof struct {
 	Extends *Extension `json:"extends,omitempty"`
 	// Checkpoint is the signed note (C2SP tlog-checkpoint) that both lead to.
 	Checkpoint string `json:"checkpoint"`
-	// KeyChanges are the signed notes by which the log changed its key.
-	KeyChanges []string `json:"key_changes,omitempty"`
+	// KeyRotations are the signed notes by which the log rotated its key.
+	KeyRotations []string `json:"key_rotations,omitempty"`
 }
 
 // ProvenRecord is one leaf of the tree, and the way from it to the root. Its hash
@@ -80,7 +80,7 @@ func Prove(dir, verifier string, o ProveOptions) (*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proof{Format: ProofFormat, Checkpoint: string(v.signed), KeyChanges: v.changes}
+	p := &Proof{Format: ProofFormat, Checkpoint: string(v.signed), KeyRotations: v.rotations}
 	size := int64(v.stated.size)
 	need, first := nodes{}, v.stated.size
 	var inclusion, extension func(tlog.HashReader) error

@@ -60,7 +60,7 @@ func (r *ProofReport) check(data []byte, ring *keyring) (where string, err error
 	if p.Format != ProofFormat {
 		return "format", fmt.Errorf("it is %q, and this program knows %s", p.Format, ProofFormat)
 	}
-	stated, where, err := openProven(ring, p.Checkpoint, p.KeyChanges)
+	stated, where, err := openProven(ring, p.Checkpoint, p.KeyRotations)
 	if err != nil {
 		return where, err
 	}
@@ -93,21 +93,21 @@ func (r *ProofReport) check(data []byte, ring *keyring) (where string, err error
 }
 
 // openProven opens the checkpoint of a proof or export with the keys that it and
-// the changes of the key connect with the one that is trusted.
-func openProven(ring *keyring, checkpoint string, changes []string) (stated signedTree, where string, err error) {
-	var known []keyChange
-	for i, text := range append(slices.Clone(changes), checkpoint) {
-		change, ok := changeOf([]byte(text))
-		if !ok && i < len(changes) {
-			return signedTree{}, "key_changes", fmt.Errorf("number %d is not a change of the key", i)
+// the rotations of the key connect with the one that is trusted.
+func openProven(ring *keyring, checkpoint string, rotations []string) (stated signedTree, where string, err error) {
+	var known []keyRotation
+	for i, text := range append(slices.Clone(rotations), checkpoint) {
+		rotation, ok := rotationOf([]byte(text))
+		if !ok && i < len(rotations) {
+			return signedTree{}, "key_rotations", fmt.Errorf("number %d is not a rotation of the key", i)
 		}
 		if ok {
-			change.file = fmt.Sprintf("number %d", i)
-			known = append(known, change)
+			rotation.file = fmt.Sprintf("number %d", i)
+			known = append(known, rotation)
 		}
 	}
 	for _, err := range ring.follow(known) {
-		return signedTree{}, "key_changes", err
+		return signedTree{}, "key_rotations", err
 	}
 	stated, err = ring.open([]byte(checkpoint))
 	return stated, "checkpoint", err

@@ -212,7 +212,7 @@ func TestAlteredProofsShow(t *testing.T) {
 		{"the checkpoints exchanged", func(p *Proof) { p.Checkpoint, p.Extends.Checkpoint = p.Extends.Checkpoint, p.Checkpoint }, "extends"},
 		{"an extension that was altered", func(p *Proof) { p.Extends.Path[0][5] ^= 1 }, "extends"},
 		{"an extension of another log", func(p *Proof) { p.Extends.Checkpoint = string(latest(t, other)) }, "extends.checkpoint"},
-		{"a change of the key that is none", func(p *Proof) { p.KeyChanges = []string{p.Checkpoint} }, "key_changes"},
+		{"a rotation of the key that is none", func(p *Proof) { p.KeyRotations = []string{p.Checkpoint} }, "key_rotations"},
 		{"another format", func(p *Proof) { p.Format = "execgate/audit-proof/9" }, "format"},
 	}
 	for _, c := range cases {

@@ -13,10 +13,11 @@ import (
 )
 
 // Verify checks the log in dir, which may be a copy, with nothing but its public
-// key: verifier is the text of KeyDir/audit.pub. Memory does not grow with the
-// log. The error says that the files could not be read or that verifier is not
+// key: verifier is the text of KeyDir/audit.pub, or of any key that the log had.
+// The log is also held against the checkpoints in the files of witnesses. Memory
+// does not grow with the log, but for some bytes for each checkpoint. The error says that the files could not be read or that verifier is not
 // a key; everything that is wrong with the log is in the Report.
-func Verify(dir, verifier string) (Report, error) {
+func Verify(dir, verifier string, witnesses ...string) (Report, error) {
 	ring, err := newKeyring(verifier)
 	if err != nil {
 		return Report{}, err
@@ -26,27 +27,37 @@ func Verify(dir, verifier string) (Report, error) {
 		Integrity:    Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 	}}
-	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed}
+	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed, each: v.number}
 	if err := v.checkpoints(); err != nil {
 		return Report{}, err
 	}
+	for _, path := range witnesses {
+		if err := v.witness(path); err != nil {
+			return Report{}, err
+		}
+	}
+	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	if err := v.segments(); err != nil {
 		return Report{}, err
 	}
+	v.keysRotated()
 	v.conclude()
 	return v.report, nil
 }
 
 // verification is one run of Verify.
 type verification struct {
-	dir     string
-	ring    *keyring
-	changes []keyChange // of the key, in the log's folder
-	replay  replay
-	report  Report
+	dir    string
+	ring   *keyring
+	replay replay
+	report Report
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
+	// begins is the number of the first record that is here; rotated are those that
+	// rotate the log's key.
+	begins  uint64
+	rotated []rotatedKey
 }
 
 // checkpoints reads all checkpoints.
@@ -55,10 +66,11 @@ func (v *verification) checkpoints() error {
 	if err != nil {
 		return err
 	}
-	v.changes = changesIn(files)
-	for _, err := range v.ring.follow(v.changes) {
+	rotations := rotationsIn(files)
+	for _, err := range v.ring.follow(rotations) {
 		v.report.Integrity.find(checkpointName, 0, "%v", err)
 	}
+	v.report.Keys = v.ring.list()
 	latest := false
 	for _, f := range files {
 		latest = latest || f.name == checkpointName
@@ -74,7 +86,6 @@ func (v *verification) checkpoints() error {
 	if !latest {
 		v.report.Integrity.find(checkpointName, 0, "there is no checkpoint: nothing vouches for the latest records")
 	}
-	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	return nil
 }
 
@@ -95,6 +106,9 @@ func (v *verification) segments() error {
 		return err
 	}
 	v.replay.check()
+	if len(links) > 0 && links[0].fault == nil {
+		v.begins = links[0].header.tree.size
+	}
 	for _, l := range links {
 		if l.fault != nil {
 			v.report.Integrity.find(l.name(), 0, "%v", errors.Unwrap(l.fault))

@@ -16,9 +16,9 @@ type view struct {
 	// signed is the checkpoint, and stated what it says.
 	signed []byte
 	stated signedTree
-	// changes are the signed changes of the log's key: a proof carries them, so that
+	// rotations are the signed rotations of the log's key: a proof carries them, so that
 	// whoever trusts any of the keys can check it.
-	changes []string
+	rotations []string
 }
 
 // openView opens the log in dir, which may be in use or a copy, at the checkpoint
@@ -34,13 +34,13 @@ func openView(dir, verifier string, checkpoint []byte) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := changesIn(files)
-	for _, err := range ring.follow(changes) {
+	rotations := rotationsIn(files)
+	for _, err := range ring.follow(rotations) {
 		return nil, err
 	}
-	for _, c := range changes {
+	for _, c := range rotations {
 		if old := ring.find(c.old); old != nil && old.next == c.new && c.file != checkpointName {
-			v.changes = append(v.changes, string(c.signed))
+			v.rotations = append(v.rotations, string(c.signed))
 		}
 	}
 	name := "the checkpoint"

@@ -35,6 +35,7 @@ const (
 	RecordEgressDecided        RecordType = "egress_decided" // before anything leaves
 	RecordEgressEnded          RecordType = "egress_ended"
 	RecordGap                  RecordType = "gap"
+	RecordAuditKeyRotated      RecordType = "audit_key_rotated" // the log's own signing key
 )
 
 // Record is one entry of the audit log. Exactly one of the bodies is set: the
@@ -64,6 +65,7 @@ type Record struct {
 	EgressDecided        *EgressDecided        `json:"egress_decided,omitempty"`
 	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
+	AuditKey             *AuditKeyRotation     `json:"audit_key,omitempty"`
 }
 
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
@@ -232,4 +234,11 @@ type Gap struct {
 	// other record.
 	FirstVoid uint64 `json:"first_void"`
 	LastVoid  uint64 `json:"last_void"`
+}
+
+// AuditKeyRotation is the body of a RecordAuditKeyRotated. The log's state right
+// after it is signed by both keys, and what comes later by the new one alone.
+type AuditKeyRotation struct {
+	Old string `json:"old"` // verifier keys of sumdb/note, as in audit.pub
+	New string `json:"new"`
 }

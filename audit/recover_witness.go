@@ -63,11 +63,15 @@ func askWitness(w Witness) ([]byte, error) {
 func (r *recovery) compareWitnessed(size uint64) error {
 	advice := fmt.Sprintf("restore %s from a copy that has them; if they are lost for good, keep the folder for examination and begin a new log by moving it and %s away, which the witness will tell from this one",
 		r.log.cfg.Dir, filepath.Join(r.log.cfg.KeyDir, "audit.*"))
+	var longest signedTree
 	for _, stated := range r.witnessed {
-		if stated.size > size {
-			return fmt.Errorf("open the audit log: the witness %s has its checkpoint of %d records, and %s holds %d: the last records were cut off, or the whole folder was rolled back; %s",
-				stated.file, stated.size, r.log.cfg.Dir, size, advice)
+		if stated.size > longest.size {
+			longest = stated
 		}
+	}
+	if longest.size > size {
+		return fmt.Errorf("open the audit log: the witness %s has its checkpoint of %d records, and %s holds %d: the last records were cut off, or the whole folder was rolled back; %s",
+			longest.file, longest.size, r.log.cfg.Dir, size, advice)
 	}
 	for _, stated := range r.unequal {
 		if stated.file != "" {

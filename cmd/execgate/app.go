@@ -66,10 +66,11 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.state, err = openState(cfg.State); err != nil {
 		return nil, err
 	}
-	if a.log, err = audit.New(audit.Config{
-		Dir: a.state.path("audit"), KeyDir: a.state.path("keys"), SegmentBytes: cfg.Audit.SegmentMiB << 20,
-		Budget: milliseconds(cfg.Audit.BudgetMS), Logger: logger,
-	}); err != nil {
+	logConfig, err := auditConfig(cfg, a.state, logger)
+	if err != nil {
+		return nil, err
+	}
+	if a.log, err = audit.New(logConfig); err != nil {
 		return nil, err
 	}
 	if a.exporters, err = newExporters(cfg, a.state, a.log, logger); err != nil {
@@ -153,7 +154,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		return nil, err
 	}
 	probers := map[string]gateway.Prober{
-		"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
+		"audit": auditProber{a.log}, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
 	}
 	if len(cfg.Exporters) > 0 {
 		probers["export"] = delivering{a.exporters}

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/export"
@@ -26,6 +27,7 @@ type parts struct {
 	service  interface{ Counts() gateway.Counts }
 	log      interface {
 		Progress() (durable, signed uint64)
+		Witnesses() []audit.WitnessState
 	}
 	policy interface{ Revision() string }
 	inputs interface{ Figures() inputFigures }
@@ -82,6 +84,7 @@ type metrics struct {
 	sessions                                           family
 	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
+	auditWitnessed, witnessFailures                    family
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
@@ -126,6 +129,9 @@ func newMetrics(p parts) *metrics {
 	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
 	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
+
+	m.auditWitnessed = m.gauge("audit_witnessed_records", "Records in the last checkpoint that a witness has kept since the start.", "witness")
+	m.witnessFailures = m.counter("audit_witness_failures_total", "Times that a witness did not keep a checkpoint.", "witness")
 
 	m.inputsKept = m.counter("inputs_kept_total", "Decisions whose inputs were kept for replays.")
 	m.inputsLost = m.counter("inputs_lost_total", "Decisions that cannot be replayed.", "reason")
@@ -194,6 +200,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	durable, signed := m.parts.log.Progress()
 	r.value(m.auditRecords, float64(durable))
 	r.value(m.auditSigned, float64(signed))
+	for _, w := range m.parts.log.Witnesses() {
+		r.value(m.auditWitnessed, float64(w.Size), w.Name)
+		r.value(m.witnessFailures, float64(w.Failures), w.Name)
+	}
 	m.ofInputs(r, m.parts.inputs.Figures())
 	m.ofEgress(r, m.parts.egress.Stats())
 	for _, s := range m.parts.exporters.Stats() {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -36,8 +37,11 @@ type figures struct {
 func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
-func (f *figures) Revision() string           { return f.revision }
-func (f *figures) parts() parts               { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
+func (f *figures) Witnesses() []audit.WitnessState {
+	return []audit.WitnessState{{Name: "file", Size: 35, Failures: 36}}
+}
+func (f *figures) Revision() string { return f.revision }
+func (f *figures) parts() parts     { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
 func (f *figures) PolicyCounts() activation.Counts {
 	return activation.Counts{Activated: 14, Refused: 15}
 }
@@ -144,6 +148,8 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_egress_request_bytes_total{direction="in"}`:                               28,
 		`execgate_egress_request_seconds_bucket{status="2xx",le="0.5"}`:                     28,
 		`execgate_egress_request_seconds_count{status="2xx"}`:                               29,
+		`execgate_audit_witnessed_records{witness="file"}`:                                  35,
+		`execgate_audit_witness_failures_total{witness="file"}`:                             36,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", series, value, ok, want)

@@ -1,6 +1,10 @@
 package audit
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // maxFindings bounds the findings that one verdict lists.
 const maxFindings = 100
@@ -64,9 +68,15 @@ type Finding struct {
 	Problem string `json:"problem"`
 }
 
-// String returns the finding on one line.
+// String returns the finding on one line. What a forger may have put into names and
+// texts does not reach a terminal as a control character.
 func (f Finding) String() string {
-	return fmt.Sprintf("%s, offset %d: %s", f.File, f.Offset, f.Problem)
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, fmt.Sprintf("%s, offset %d: %s", f.File, f.Offset, f.Problem))
 }
 
 func (v *Verdict) find(file string, offset int64, format string, args ...any) {

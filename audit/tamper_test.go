@@ -158,6 +158,35 @@ func TestTamperingShows(t *testing.T) {
 				}
 			}
 		}, false, false, segmentName(1)},
+		{"another log's segment", func(t *testing.T, cfg Config) {
+			other, _ := writtenLog(t)
+			data, err := os.ReadFile(filepath.Join(other.Dir, segmentName(2)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(cfg.Dir, segmentName(2)), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false, segmentName(2)},
+		{"another log's checkpoint", func(t *testing.T, cfg Config) {
+			other, _ := writtenLog(t)
+			if err := os.WriteFile(filepath.Join(cfg.Dir, checkpointName), latest(t, other), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false, checkpointName},
+		{"a checkpoint by another key", func(t *testing.T, cfg Config) {
+			id, err := makeKey(osFileSystem{}, t.TempDir(), strings.Split(string(latest(t, cfg)), "\n")[0], keyName, verifierName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed, err := signCheckpoint(id, 3, [32]byte{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(cfg.Dir, checkpointName), signed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false, checkpointName},
 		{"a checkpoint edited", func(t *testing.T, cfg Config) {
 			path := filepath.Join(cfg.Dir, checkpointName)
 			data, err := os.ReadFile(path)
@@ -200,6 +229,24 @@ func TestTamperingShows(t *testing.T) {
 				t.Errorf("the error does not name %s: %v", c.file, err)
 			}
 		})
+	}
+}
+
+// What a forger names a file does not reach a terminal as it is.
+func TestFindingsArePrintable(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	fill(t, l, 1)
+	stop()
+	if err := os.WriteFile(filepath.Join(cfg.Dir, "\x1b[2J\n\u202eintegrity holds\u0085.checkpoint"), []byte("no"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Verify(cfg.Dir, l.Verifier())
+	if err != nil || len(report.Integrity.Findings) == 0 {
+		t.Fatalf("%+v %v", report, err)
+	}
+	if text := report.Integrity.Findings[0].String(); strings.ContainsAny(text, "\x1b\n\u202e\u0085") {
+		t.Errorf("the finding is %q", text)
 	}
 }
 

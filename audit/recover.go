@@ -181,6 +181,12 @@ func (r *recovery) read() error {
 	r.replay.expect = append(r.replay.expect, r.witnessed...)
 	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	r.replay.check()
+	for _, l := range r.links {
+		// Looked for first: another log's header says wrong things about its neighbours.
+		if l.fault == nil && l.header.logID != r.log.id.id {
+			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the segment, or the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
+		}
+	}
 	for i, l := range r.links {
 		switch {
 		case l.fault != nil:
@@ -189,8 +195,6 @@ func (r *recovery) read() error {
 			return r.damaged(l.name(), errors.New("offset 0: it says that it is the first segment, but there are others before it"))
 		case l.orphan:
 			return r.damaged(segmentName(l.header.prev), errors.New("offset 0: the segment is missing"))
-		case l.header.logID != r.log.id.id:
-			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
 		case !r.replay.tree.equal(&l.header.tree):
 			return r.damaged(l.name(), fmt.Errorf("offset 0: the segment continues a log of %d records with another root than the %d before it", l.header.tree.size, r.replay.tree.size))
 		}

@@ -24,6 +24,8 @@ type recovery struct {
 	dir, keyDir *foundCheckpoint
 	// witnessed are the checkpoints that witnesses keep; file names the witness.
 	witnessed []signedTree
+	// claimed is the largest checkpoint that a witness has and no known key signed.
+	claimed signedTree
 	// unequal are the checkpoints that state another root than the log has.
 	unequal []signedTree
 	// lastBatch is where the last batch of the last segment begins, or its end.

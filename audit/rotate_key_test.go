@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -256,6 +257,57 @@ func TestRotationBreaksOffAnywhere(t *testing.T) {
 		}
 		mustVerify(t, cfg, first)
 	}
+}
+
+// A state folder from before a rotation is refused by what a witness has, also where
+// it has only what the new key signed; and a copy of the log that lacks the rotation
+// is checked with the old key where the witness has it.
+func TestWitnessKnowsOfARotation(t *testing.T) {
+	cfg, k := folders(t), &keeper{}
+	cfg.Witnesses = []Witness{k}
+	old := filled(t, cfg, 2)
+	early := t.TempDir()
+	if err := os.CopyFS(early, os.DirFS(filepath.Dir(cfg.Dir))); err != nil {
+		t.Fatal(err)
+	}
+	mustRotate(t, cfg)
+	new := filled(t, cfg, 2)
+	path := filepath.Join(t.TempDir(), "witness")
+	if err := os.WriteFile(path, k.kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(cfg.Dir, rotatedName(5))); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{old, new} {
+		report, err := Verify(cfg.Dir, key, path)
+		if err != nil || !report.Integrity.OK || !report.Completeness.OK || len(report.Keys) != 2 {
+			t.Errorf("with the witness's rotation: %+v %v", report, err)
+		}
+	}
+
+	whole := bytes.Clone(k.kept)
+	newest := whole[bytes.LastIndex(whole, []byte("\nexecgate/audit/")):]
+	for _, c := range []struct {
+		kept []byte
+		want string
+	}{
+		{whole, "has its checkpoint of 9 records"},
+		{newest, "by a key that is not known here"},
+	} {
+		k.kept = c.kept
+		if err := errors.Join(os.RemoveAll(filepath.Dir(cfg.Dir)), os.CopyFS(filepath.Dir(cfg.Dir), os.DirFS(early)), os.Chmod(filepath.Join(cfg.KeyDir, keyName), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := New(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err == nil {
+				l.Close()
+			}
+			t.Errorf("opened: %v", err)
+		}
+	}
+	k.kept = nil
+	filled(t, cfg, 1)
 }
 
 // The key that was replaced does not open the log, and no key is made for one that

@@ -28,7 +28,11 @@ func Verify(dir, verifier string, witnesses ...string) (Report, error) {
 		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 	}}
 	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed, each: v.number}
-	if err := v.checkpoints(); err != nil {
+	rotations, err := v.rotationsOf(witnesses)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := v.checkpoints(rotations); err != nil {
 		return Report{}, err
 	}
 	for _, path := range witnesses {
@@ -60,14 +64,14 @@ type verification struct {
 	rotated []rotatedKey
 }
 
-// checkpoints reads all checkpoints.
-func (v *verification) checkpoints() error {
+// checkpoints reads all checkpoints. Rotations of the key are those that witnesses
+// have.
+func (v *verification) checkpoints(rotations []keyRotation) error {
 	files, err := listCheckpoints(osFileSystem{}, v.dir)
 	if err != nil {
 		return err
 	}
-	rotations := rotationsIn(files)
-	for _, err := range v.ring.follow(rotations) {
+	for _, err := range v.ring.follow(append(rotationsIn(files), rotations...)) {
 		v.report.Integrity.find(checkpointName, 0, "%v", err)
 	}
 	v.report.Keys = v.ring.list()

@@ -5,6 +5,19 @@ import (
 	"os"
 )
 
+// rotationsOf returns the rotations of the key that the files of witnesses have.
+func (v *verification) rotationsOf(witnesses []string) (rotations []keyRotation, err error) {
+	for _, path := range witnesses {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the witness: %w", err)
+		}
+		rotations = append(rotations, rotationsKept(f, v.ring.origin(), path)...)
+		f.Close()
+	}
+	return rotations, nil
+}
+
 // witness reads the checkpoints that a witness kept in a file, for the log to be
 // held against. What of them does not count is reported.
 func (v *verification) witness(path string) error {

@@ -118,7 +118,7 @@ func BenchmarkOneWriterAgainstRaw(b *testing.B) {
 
 // BenchmarkVerify measures checking a cold copy.
 func BenchmarkVerify(b *testing.B) {
-	cfg, verifier := large(b)
+	cfg, verifier := largeLog(b)
 	for b.Loop() {
 		report := mustVerify(b, cfg, verifier)
 		b.SetBytes(report.Bytes)
@@ -129,7 +129,7 @@ func BenchmarkVerify(b *testing.B) {
 // and the last, for which one segment is. What is allocated does not grow with the
 // log but for the reading of each segment.
 func BenchmarkProve(b *testing.B) {
-	cfg, verifier := large(b)
+	cfg, verifier := largeLog(b)
 	for name, seq := range map[string]uint64{"first": 0, "last": largeRecords - 1} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -142,8 +142,8 @@ func BenchmarkProve(b *testing.B) {
 
 const largeRecords = 384_000
 
-// large returns a closed log of largeRecords records in segments of the usual size.
-func large(b *testing.B) (cfg Config, verifier string) {
+// largeLog returns a closed log of largeRecords records in segments of the usual size.
+func largeLog(b *testing.B) (cfg Config, verifier string) {
 	cfg = folders(b)
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)

@@ -15,32 +15,22 @@ import (
 // Verify checks the log in dir, which may be a copy, with nothing but its public
 // key: verifier is the text of KeyDir/audit.pub, or of any key that the log had.
 // The log is also held against the checkpoints in the files of witnesses. Memory
-// does not grow with the log, but for some bytes for each checkpoint. The error says that the files could not be read or that verifier is not
-// a key; everything that is wrong with the log is in the Report.
+// does not grow with the log, but for some bytes for each checkpoint. The error says
+// that the files could not be read or that verifier is not a key; everything that is wrong with the log is in the Report.
 func Verify(dir, verifier string, witnesses ...string) (Report, error) {
 	ring, err := newKeyring(verifier)
 	if err != nil {
 		return Report{}, err
 	}
-	v := &verification{dir: dir, ring: ring, report: Report{
+	v := &verification{dir: dir, ring: ring, witnesses: witnesses, report: Report{
 		Origin:       ring.origin(),
 		Integrity:    Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 	}}
 	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed, each: v.number}
-	rotations, err := v.rotationsOf(witnesses)
-	if err != nil {
+	if err := v.checkpoints(); err != nil {
 		return Report{}, err
 	}
-	if err := v.checkpoints(rotations); err != nil {
-		return Report{}, err
-	}
-	for _, path := range witnesses {
-		if err := v.witness(path); err != nil {
-			return Report{}, err
-		}
-	}
-	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	if err := v.segments(); err != nil {
 		return Report{}, err
 	}
@@ -51,10 +41,11 @@ func Verify(dir, verifier string, witnesses ...string) (Report, error) {
 
 // verification is one run of Verify.
 type verification struct {
-	dir    string
-	ring   *keyring
-	replay replay
-	report Report
+	dir       string
+	ring      *keyring
+	witnesses []string // paths
+	replay    replay
+	report    Report
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
@@ -64,10 +55,13 @@ type verification struct {
 	rotated []rotatedKey
 }
 
-// checkpoints reads all checkpoints. Rotations of the key are those that witnesses
-// have.
-func (v *verification) checkpoints(rotations []keyRotation) error {
+// checkpoints reads all checkpoints, in the log's folder and in witnesses.
+func (v *verification) checkpoints() error {
 	files, err := listCheckpoints(osFileSystem{}, v.dir)
+	if err != nil {
+		return err
+	}
+	rotations, err := v.rotationsKept()
 	if err != nil {
 		return err
 	}
@@ -90,6 +84,12 @@ func (v *verification) checkpoints(rotations []keyRotation) error {
 	if !latest {
 		v.report.Integrity.find(checkpointName, 0, "there is no checkpoint: nothing vouches for the latest records")
 	}
+	for _, path := range v.witnesses {
+		if err := v.witness(path); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	return nil
 }
 

@@ -5,9 +5,9 @@ import (
 	"os"
 )
 
-// rotationsOf returns the rotations of the key that the files of witnesses have.
-func (v *verification) rotationsOf(witnesses []string) (rotations []keyRotation, err error) {
-	for _, path := range witnesses {
+// rotationsKept returns the rotations of the key that the files of witnesses have.
+func (v *verification) rotationsKept() (rotations []keyRotation, err error) {
+	for _, path := range v.witnesses {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, fmt.Errorf("read the witness: %w", err)

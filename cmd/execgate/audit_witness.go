@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 
 	"github.com/execgate/execgate/audit"
@@ -28,7 +27,7 @@ func newWitnesses(cfg AuditConfig, stateDir string) (witnesses []audit.Witness, 
 		if err != nil {
 			return nil, usage("audit.witness_file: %w", err)
 		}
-		if within(stateDir, cfg.WitnessFile) {
+		if within(cfg.WitnessFile, stateDir) {
 			return nil, usage("audit.witness_file %s lies in the state folder: what is rolled back with it witnesses nothing, name a file elsewhere", cfg.WitnessFile)
 		}
 		witnesses = append(witnesses, file)
@@ -44,22 +43,6 @@ func newWitnesses(cfg AuditConfig, stateDir string) (witnesses []audit.Witness, 
 		return nil, usage("audit.witness_url: %w", err)
 	}
 	return append(witnesses, server), nil
-}
-
-// within reports whether path lies in dir, whatever links lead there.
-func within(dir, path string) bool {
-	real := func(p string) string {
-		p, err := filepath.Abs(p)
-		if err != nil {
-			return p
-		}
-		if target, err := filepath.EvalSymlinks(p); err == nil {
-			return target
-		}
-		return p
-	}
-	rel, err := filepath.Rel(real(dir), filepath.Join(real(filepath.Dir(path)), filepath.Base(path)))
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 // auditProber says how the log does. A witness that has not the newest checkpoints

@@ -9,14 +9,15 @@ func (w *writer) admits(e *entry) bool {
 			return true // the space is its own; if it is too large, writing it says so
 		}
 	}
-	need := int64(e.bytes()) + w.reserved + w.promised
+	need := int64(e.bytes()) + w.reserved + w.promised + w.forRemoval(e.typ)
 	if e.typ == frameOpen {
 		need += e.reserve
 	}
 	if w.available() >= need {
 		return true
 	}
-	if w.log.space.ready.Load() || w.log.space.ensure() != nil {
+	// A removal makes room, so that it may have some past the log's largest size.
+	if w.log.space.ready.Load() || w.log.space.ensurePast(e.typ == frameRemoved) != nil {
 		return false
 	}
 	w.noteFull() // there is a spare now, and provision did not make it
@@ -41,6 +42,6 @@ const commonDecision = 32 << 10
 // noteFull tells whether another decision of common size would be refused. It is
 // called wherever space comes or goes.
 func (w *writer) noteFull() {
-	need := w.reserved + w.promised + min(commonDecision, 2*w.log.cfg.maxReserveBytes())
+	need := w.reserved + w.promised + w.forRemoval(frameOpen) + min(commonDecision, 2*w.log.cfg.maxReserveBytes())
 	w.log.health.noteFull(w.fault.err == nil && w.available() < need)
 }

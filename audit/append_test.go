@@ -3,10 +3,12 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,7 +140,7 @@ func TestManyWriters(t *testing.T) {
 	cfg := folders(t)
 	cfg.SegmentBytes = 1 << 20
 	l, stop := running(t, cfg)
-	c := &checker{acked: map[uint64]string{}}
+	c := newChecker()
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	half := make(chan struct{})
@@ -168,22 +170,7 @@ func TestManyWriters(t *testing.T) {
 // A log file that is removed, moved or replaced while in use is noticed before
 // anything more is acknowledged.
 func TestAFileThatIsGone(t *testing.T) {
-	cases := map[string]func(dir, path string) error{
-		"removed": func(_, path string) error { return os.Remove(path) },
-		"moved":   func(_, path string) error { return os.Rename(path, path+".old") },
-		"replaced": func(_, path string) error {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-				return err
-			}
-			return os.Rename(path+".new", path)
-		},
-		"folder moved": func(dir, _ string) error { return os.Rename(dir, dir+".old") },
-	}
-	for name, change := range cases {
+	for name, change := range goneFiles {
 		t.Run(name, func(t *testing.T) {
 			cfg := folders(t)
 			l, err := New(cfg)
@@ -214,33 +201,107 @@ func TestAFileThatIsGone(t *testing.T) {
 	}
 }
 
-// A sealed segment that is removed is noticed within a second.
-func TestASealedSegmentThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cfg := folders(t)
-		l, err := New(cfg)
+// goneFiles are the ways in which a file of the log goes.
+var goneFiles = map[string]func(dir, path string) error{
+	"removed": func(_, path string) error { return os.Remove(path) },
+	"moved":   func(_, path string) error { return os.Rename(path, path+".old") },
+	"replaced by a copy": func(_, path string) error {
+		data, err := os.ReadFile(path)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- l.Run(ctx) }()
-		for len(segments(t, cfg)) < 2 {
-			fill(t, l, 1)
+		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+			return err
 		}
-		if err := os.Remove(filepath.Join(cfg.Dir, segmentName(1))); err != nil {
-			t.Fatal(err)
+		return os.Rename(path+".new", path)
+	},
+	"replaced by a link": func(_, path string) error {
+		if err := os.Rename(path, path+".old"); err != nil {
+			return err
 		}
-		time.Sleep(2 * time.Second) // of the bubble's clock
-		synctest.Wait()
+		return os.Symlink(path+".old", path)
+	},
+	"cut":          func(_, path string) error { return os.Truncate(path, 500) },
+	"emptied":      func(_, path string) error { return os.Truncate(path, 0) },
+	"folder moved": func(dir, _ string) error { return os.Rename(dir, dir+".old") },
+	"folder replaced by a copy": func(dir, _ string) error {
+		if err := os.Rename(dir, dir+".old"); err != nil {
+			return err
+		}
+		return os.CopyFS(dir, os.DirFS(dir+".old"))
+	},
+	"folder removed": func(dir, _ string) error { return os.RemoveAll(dir) },
+}
+
+// Whatever goes is noticed within a second, also of a segment that is sealed, and of
+// the one that is written while nothing is.
+func TestAFileThatIsGoneWhileNothingIsWritten(t *testing.T) {
+	for name, change := range goneFiles {
+		for _, sealed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/sealed=%v", name, sealed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cfg := small(t)
+					l, err := New(cfg)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					done := make(chan error, 1)
+					go func() { done <- l.Run(ctx) }()
+					grow(t, l, 1)
+					time.Sleep(2 * time.Second) // of the bubble's clock
+					synctest.Wait()
+					if err := l.Ready(t.Context()); err != nil {
+						t.Errorf("ready: %v", err)
+					}
+					segment := segmentName(2)
+					if sealed {
+						segment = segmentName(1)
+					}
+					if err := change(cfg.Dir, filepath.Join(cfg.Dir, segment)); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(2 * time.Second)
+					synctest.Wait()
+					if err := l.Ready(t.Context()); execution.KindOf(err) != execution.KindUnavailable || !errors.Is(err, errFileGone) {
+						t.Errorf("ready: %v", err)
+					}
+					cancel()
+					if err := <-done; err == nil {
+						t.Error("run ended without an error")
+					}
+				})
+			})
+		}
+	}
+}
+
+// A disk that was made read-only takes nothing more, and says so; once it can be
+// written again the log goes on.
+func TestADiskThatIsMadeReadOnly(t *testing.T) {
+	disk := &faulty{}
+	cfg := small(t)
+	cfg.FileSystem = disk
+	l, stop := running(t, cfg)
+	fill(t, l, 1)
+	disk.set(func(op string, _ int) fault1 {
+		if op == "open" {
+			return fault1{}
+		}
+		return fault1{err: syscall.EROFS}
+	})
+	for range 2 {
+		if _, err := l.Append(t.Context(), decided(1, execution.EffectAllow)); execution.KindOf(err) != execution.KindUnavailable {
+			t.Errorf("append: %v", err)
+		}
 		if err := l.Ready(t.Context()); execution.KindOf(err) != execution.KindUnavailable {
 			t.Errorf("ready: %v", err)
 		}
-		cancel()
-		if err := <-done; err == nil {
-			t.Error("run ended without an error")
-		}
-	})
+	}
+	disk.set(nil)
+	mustAppendSoon(t, l, decided(2, execution.EffectDeny))
+	stop()
+	mustVerify(t, cfg, l.Verifier())
 }
 
 // The log is in the order of its numbers, whatever the clock does.

@@ -24,7 +24,7 @@ import (
 func BenchmarkAppend(b *testing.B) {
 	for _, writers := range []int{1, 8, 64, 1000} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			cfg := folders(b)
+			cfg := inState(b.TempDir())
 			cfg.SegmentBytes = defaultSegmentBytes
 			l, stop := running(b, cfg)
 			rec := decided(1, execution.EffectDeny)
@@ -63,7 +63,7 @@ func BenchmarkAppend(b *testing.B) {
 // an idle thread: a caller that wrote by itself could not give up on a disk that
 // hangs.
 func BenchmarkOneWriterAgainstRaw(b *testing.B) {
-	cfg := folders(b)
+	cfg := inState(b.TempDir())
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)
 	rec := decided(1, execution.EffectDeny)
@@ -144,7 +144,7 @@ const largeRecords = 384_000
 
 // largeLog returns a closed log of largeRecords records in segments of the usual size.
 func largeLog(b *testing.B) (cfg Config, verifier string) {
-	cfg = folders(b)
+	cfg = inState(b.TempDir())
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)
 	rec := decided(1, execution.EffectDeny)

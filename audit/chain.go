@@ -3,6 +3,8 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 )
 
 // link is one segment in the order of the log.
@@ -16,7 +18,7 @@ type link struct {
 	// fault says what is wrong with the header; the rest is then meaningless.
 	fault error
 	// orphan is set where the segment that the header calls the one before is
-	// not there.
+	// not there; of the first one, because it was removed.
 	orphan bool
 }
 
@@ -40,6 +42,13 @@ func chain(fsys FileSystem, dir string) ([]link, error) {
 		}
 		l := link{index: index, limit: -1}
 		l.header, l.start, err = readSegmentHeader(fsys, dir, index)
+		if errors.Is(err, fs.ErrNotExist) {
+			// Retention removed it since the folder was listed, and what came before it.
+			if len(links) == 0 {
+				return chain(fsys, dir)
+			}
+			break
+		}
 		if bad := (*damage)(nil); errors.As(err, &bad) {
 			l.fault = bad
 		} else if err != nil {
@@ -67,4 +76,33 @@ func chain(fsys FileSystem, dir string) ([]link, error) {
 		links[i], links[j] = links[j], links[i]
 	}
 	return links, nil
+}
+
+// after returns the segment that follows segment index, with no more read than that
+// takes; false where there is none yet, or where more is needed to tell.
+func after(fsys FileSystem, dir string, index uint64) (link, bool, error) {
+	indexes, err := listSegments(fsys, dir)
+	if err != nil {
+		return link{}, false, err
+	}
+	at, _ := slices.BinarySearch(indexes, index+1)
+	var found link
+	for _, i := range indexes[at:] {
+		h, start, err := readSegmentHeader(fsys, dir, i)
+		if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*damage)) {
+			return link{}, false, nil
+		}
+		if err != nil {
+			return link{}, false, fmt.Errorf("read the header of %s: %w", segmentName(i), err)
+		}
+		if h.prev > index {
+			// What was passed over before it has the same segment before it.
+			if h.prev == found.index {
+				found.limit = h.prevEnd
+			}
+			break
+		}
+		found = link{index: i, header: h, start: start, limit: -1}
+	}
+	return found, found.index > 0 && found.header.prev == index, nil
 }

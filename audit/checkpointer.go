@@ -18,12 +18,14 @@ type checkpointer struct {
 	log *Log
 	due chan struct{}
 
-	signed atomic.Uint64 // size of the last checkpoint
+	signed     atomic.Uint64 // size of the last checkpoint
+	remembered atomic.Uint64 // size of the one in KeyDir
+	// wanted is set where retention waits for both checkpoints.
+	wanted atomic.Bool
 	// The rest belongs to run, and before and after it to New and Run.
-	exists     bool // there is a checkpoint
-	sealed     uint64
-	remembered uint64
-	kept       bool // KeyDir has a checkpoint
+	exists bool // there is a checkpoint
+	sealed uint64
+	kept   bool // KeyDir has a checkpoint
 }
 
 // grown tells that the log has size numbers. It does not wait.
@@ -31,6 +33,12 @@ func (c *checkpointer) grown(size uint64) {
 	if size-c.signed.Load() >= checkpointRecords {
 		wake(c.due)
 	}
+}
+
+// want has both checkpoints written soon.
+func (c *checkpointer) want() {
+	c.wanted.Store(true)
+	wake(c.due)
 }
 
 // run writes checkpoints until ctx ends.
@@ -49,8 +57,12 @@ func (c *checkpointer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		wanted := c.wanted.Swap(false)
 		// An error is in health, and logged when it begins.
-		_ = c.write(second)
+		_ = c.write(second || wanted)
+		if wanted {
+			wake(c.log.writer.spareTaken)
+		}
 	}
 }
 
@@ -77,7 +89,7 @@ func (c *checkpointer) writeFiles(remember bool) error {
 	t, sealed := c.log.writer.tip.snapshot()
 	size := t.size
 	stale := !c.exists || size != c.signed.Load() || sealed != c.sealed
-	forgotten := remember && (!c.kept || size != c.remembered)
+	forgotten := remember && (!c.kept || size != c.remembered.Load())
 	if !stale && !forgotten {
 		return nil
 	}
@@ -104,7 +116,8 @@ func (c *checkpointer) writeFiles(remember bool) error {
 		if err := replaceFile(fsys, c.log.cfg.KeyDir, rememberedName, signed, 0o600); err != nil {
 			return err
 		}
-		c.kept, c.remembered = true, size
+		c.kept = true
+		c.remembered.Store(size)
 	}
 	return nil
 }
@@ -118,6 +131,7 @@ func (c *checkpointer) adopt(dir, keyDir *foundCheckpoint) {
 		c.log.newCheckpoint(dir.size, dir.signed)
 	}
 	if keyDir != nil {
-		c.kept, c.remembered = true, keyDir.size
+		c.kept = true
+		c.remembered.Store(keyDir.size)
 	}
 }

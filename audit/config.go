@@ -14,6 +14,7 @@ const (
 	minSegmentBytes     = 64 << 10
 	maxSegmentBytes     = 1 << 30
 	defaultBudget       = 2 * time.Second
+	defaultStartBytes   = 256 << 20
 )
 
 // Config says where a log lives. Dir and KeyDir are required.
@@ -34,6 +35,25 @@ type Config struct {
 	// Witnesses are told of every checkpoint, or of the newest where they are slow.
 	// New holds the log against what they have kept.
 	Witnesses []Witness
+	// StartBytes is how much of the log's end New reads at the least; zero means
+	// 256 MiB, less than zero only what must be.
+	StartBytes int64
+	// RetainAge is how old a sealed segment's last record must be for the segment
+	// to be removed; zero keeps it for ever.
+	RetainAge time.Duration
+	// MaxBytes is what the segments may take up, with the one that is allocated
+	// ahead; zero is no bound. It must be at least four segments. Past it new work
+	// is refused as on a full disk, and ends are still written.
+	MaxBytes int64
+	// DropExported has the oldest segments removed to stay within MaxBytes.
+	DropExported bool
+	// Exported returns the number up to which, not including it, every sink has the
+	// records; what no sink has is never removed. Nil: there are no sinks. It is
+	// called from a goroutine of Run's, and must not wait.
+	Exported func() uint64
+	// Heartbeat is after how long without a record a heartbeat is written; zero
+	// writes none. It is kept to within half a second.
+	Heartbeat time.Duration
 	// Logger is told of faults and of their end; nil discards.
 	Logger *slog.Logger
 	// FileSystem is the disk; nil means the operating system's. Tests set it.
@@ -62,11 +82,20 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SegmentBytes < minSegmentBytes || c.SegmentBytes > maxSegmentBytes {
 		return c, fmt.Errorf("configure the audit log: SegmentBytes is %d: it must be from %d to %d", c.SegmentBytes, minSegmentBytes, maxSegmentBytes)
 	}
+	if c.StartBytes == 0 {
+		c.StartBytes = defaultStartBytes
+	}
 	if c.Budget == 0 {
 		c.Budget = defaultBudget
 	}
 	if c.Budget < 0 {
 		return c, fmt.Errorf("configure the audit log: Budget is %v: it must not be negative", c.Budget)
+	}
+	if c.RetainAge < 0 || c.Heartbeat < 0 {
+		return c, fmt.Errorf("configure the audit log: RetainAge is %v and Heartbeat %v: they must not be negative", c.RetainAge, c.Heartbeat)
+	}
+	if c.MaxBytes != 0 && c.MaxBytes < 4*c.SegmentBytes {
+		return c, fmt.Errorf("configure the audit log: MaxBytes is %d: it must be at least four segments, %d", c.MaxBytes, 4*c.SegmentBytes)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

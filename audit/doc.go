@@ -41,9 +41,18 @@
 // damage to what was acknowledged. Zeros follow the last batch.
 //
 // A segment's header names the segment before it, and where that one's valid
-// bytes end. After a failed write or fdatasync a file is never written again:
+// bytes end; when it began; the number from which retention had left the log; and
+// the decisions that were open, with their places, so that a start need not read
+// what lies before. After a failed write or fdatasync a file is never written again:
 // the next segment's header cuts it off there, and its first record is a gap
 // that names the numbers which are void.
+//
+// # Retention
+//
+// The oldest segments may be removed, one after the other, once a record of the
+// type segments_removed says so. The log then begins with a later segment. The
+// checkpoint that was taken when the last removed one was sealed stays until the
+// one after it goes too, and vouches for the tree in the first header.
 //
 // # Proof
 //

@@ -51,8 +51,8 @@ func newEntry(rec execution.Record) (*entry, error) {
 	switch rec.Type {
 	case "":
 		return nil, errors.New("the record has no type")
-	case execution.RecordGap:
-		return nil, errors.New("a gap is written by the log alone")
+	case execution.RecordGap, execution.RecordSegmentsRemoved, execution.RecordHeartbeat:
+		return nil, fmt.Errorf("a record of the type %s is written by the log alone", rec.Type)
 	case execution.RecordDecided:
 		if rec.Decided == nil {
 			return nil, errors.New("a decided record needs its body")

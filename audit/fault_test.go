@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,9 +17,12 @@ import (
 // checker knows what was acknowledged and holds a log against it.
 type checker struct {
 	acked map[uint64]string // execution id by number
+	open  map[uint64]bool   // decisions that allowed and whose end was not acknowledged
 }
 
-// ok notes an answer of Append. A refusal must be the documented one.
+func newChecker() *checker { return &checker{acked: map[uint64]string{}, open: map[uint64]bool{}} }
+
+// note notes an answer of Append. A refusal must be the documented one.
 func (c *checker) note(t *testing.T, rec execution.Record, seq uint64, err error) bool {
 	t.Helper()
 	if err != nil {
@@ -26,18 +32,39 @@ func (c *checker) note(t *testing.T, rec execution.Record, seq uint64, err error
 		}
 		return false
 	}
-	if other, twice := c.acked[seq]; twice {
-		t.Fatalf("number %d was given to %s and to %s", seq, other, rec.Execution)
+	c.ack(t, seq, rec.Execution)
+	switch {
+	case rec.Ended != nil:
+		delete(c.open, rec.Ended.DecidedSeq)
+	case rec.Decided != nil && rec.Decided.Decision.Allowed():
+		c.open[seq] = true
 	}
-	c.acked[seq] = rec.Execution
 	return true
 }
 
+// ack notes that a record was acknowledged.
+func (c *checker) ack(t *testing.T, seq uint64, id string) {
+	t.Helper()
+	if other, twice := c.acked[seq]; twice {
+		t.Fatalf("number %d was given to %s and to %s", seq, other, id)
+	}
+	c.acked[seq] = id
+}
+
 // check reads the log in dir: every acknowledged record is there under its
-// number, and no number is there twice.
+// number, or was removed in its order and has no execution open, and no number is
+// there twice.
 func (c *checker) check(t *testing.T, dir string) {
 	t.Helper()
-	found := map[uint64]string{}
+	links, err := chain(osFileSystem{}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := uint64(0)
+	if len(links) > 0 {
+		first = links[0].header.tree.size
+	}
+	found, ends := map[uint64]string{}, map[uint64]bool{}
 	last := int64(-1)
 	for rec, err := range Read(dir) {
 		if err != nil {
@@ -48,8 +75,17 @@ func (c *checker) check(t *testing.T, dir string) {
 		}
 		last = int64(rec.Seq)
 		found[rec.Seq] = rec.Execution
+		if rec.Ended != nil {
+			ends[rec.Ended.DecidedSeq] = true
+		}
 	}
 	for seq, id := range c.acked {
+		if seq < first {
+			if c.open[seq] && !ends[seq] {
+				t.Fatalf("record %d was removed, and its execution is open", seq)
+			}
+			continue
+		}
 		if found[seq] != id {
 			t.Fatalf("record %d of %s was acknowledged, the log has %q there", seq, id, found[seq])
 		}
@@ -71,39 +107,67 @@ func (c *checker) recovered(t *testing.T, cfg Config) {
 		}
 	}
 	rec := decided(999, execution.EffectDeny)
-	seq, err := l.Append(t.Context(), rec)
-	if !c.note(t, rec, seq, err) {
-		t.Fatal(err)
+	if seq := mustAppendSoon(t, l, rec); !c.note(t, rec, seq, nil) {
+		t.Fatal("not noted")
 	}
 	stop()
 	c.check(t, cfg.Dir)
 	mustVerify(t, cfg, l.Verifier())
 }
 
-// work appends executions, and ends each, through a log that may fail at any
-// call; it stops early once the disk fails for good.
-func (c *checker) work(t *testing.T, cfg Config, n int) {
+// work does the workload on a log that may fail at any call, and returns how many
+// segments retention removed.
+func (c *checker) work(t *testing.T, cfg Config, n int) uint64 {
 	t.Helper()
+	removed, _ := workload(cfg, n, 20*time.Millisecond, func(rec execution.Record, seq uint64, err error) bool {
+		t.Helper()
+		return c.note(t, rec, seq, err)
+	})
+	return removed // where the log was not opened, recovered shows that it can be later
+}
+
+// workload appends executions with large records, ends each, and closes the log. note
+// is told of each answer, and reports whether the record was acknowledged. It returns
+// how many segments retention removed, or why the log was not opened. After each execution it
+// waits for retention, no longer than patience.
+func workload(cfg Config, n int, patience time.Duration, note func(execution.Record, uint64, error) bool) (removed uint64, err error) {
 	l, err := New(cfg)
 	if err != nil {
-		return // recovered shows that it can be opened later
+		return 0, err
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
+	pad := strings.Repeat("p", 5<<10)
 	for i := range n {
 		rec := decided(i, execution.EffectAllow)
-		seq, err := l.Append(t.Context(), rec)
-		if !c.note(t, rec, seq, err) {
+		rec.Decided.CodeSHA256 = pad
+		seq, err := l.Append(ctx, rec)
+		if !note(rec, seq, err) {
 			continue
 		}
 		rec = ended(i, seq)
-		seq, err = l.Append(t.Context(), rec)
-		c.note(t, rec, seq, err)
+		rec.RequestID = pad
+		seq, err = l.Append(ctx, rec)
+		note(rec, seq, err)
+		// Retention goes on beside, and may fail for good.
+		for end := time.Now().Add(patience); l.Held().Bytes > 2*cfg.SegmentBytes && l.Ready(ctx) == nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond / 10)
+		}
 	}
+	removed = l.Held().Removed
 	cancel()
 	// The error of a final checkpoint that could not be written is right.
 	<-done
+	return removed, nil
+}
+
+// small is a log of four segments.
+func small(t testing.TB) Config {
+	t.Helper()
+	cfg := folders(t)
+	cfg.MaxBytes, cfg.DropExported = 4*minSegmentBytes, true
+	return cfg
 }
 
 // Invariant 9: no acknowledged record is ever lost. Each call that changes the
@@ -126,6 +190,9 @@ func TestEveryCallMayFail(t *testing.T) {
 				if testing.Short() {
 					step = 7
 				}
+				if removed := newChecker().work(t, small(t), 14); removed == 0 {
+					t.Fatal("nothing was removed: retention is not tried")
+				}
 				for at := 1; ; at += step {
 					disk := &faulty{plan: func(_ string, n int) fault1 {
 						if n == at || lasting && n > at {
@@ -133,14 +200,15 @@ func TestEveryCallMayFail(t *testing.T) {
 						}
 						return fault1{}
 					}}
-					cfg := folders(t)
+					cfg := small(t)
 					cfg.FileSystem = disk
-					c := &checker{acked: map[uint64]string{}}
-					c.work(t, cfg, 60)
+					c := newChecker()
+					c.work(t, cfg, 14)
 					if disk.set(nil) == 0 {
 						break // past the last call
 					}
 					c.recovered(t, cfg)
+					_ = os.RemoveAll(filepath.Dir(cfg.Dir)) // else at the end
 					if t.Failed() {
 						t.Fatalf("at call %d", at)
 					}

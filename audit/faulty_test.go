@@ -11,7 +11,7 @@ import (
 type faulty struct {
 	osFileSystem
 	mu sync.Mutex
-	// plan is asked before each call that changes the disk.
+	// plan is asked before each call that changes the disk, or opens a file.
 	plan  func(op string, n int) fault1
 	calls int
 	hits  int
@@ -20,8 +20,8 @@ type faulty struct {
 // fault1 is how one call fails; the zero value lets it pass.
 type fault1 struct {
 	err error
-	// short lets half of a write happen; late lets all of a rename or sync of a
-	// folder happen; lost makes what was written since the last fdatasync go, as
+	// short lets half of a write happen; late lets all of a rename, a removal or a
+	// sync of a folder happen; lost makes what was written since the last fdatasync go, as
 	// a kernel may that could not write its pages.
 	short, late, lost bool
 }
@@ -49,16 +49,25 @@ func (f *faulty) set(plan func(op string, n int) fault1) int {
 }
 
 func (f *faulty) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	op := "open"
 	if flag&syscall.O_CREAT != 0 {
-		if hit := f.next("create"); hit.err != nil {
-			return nil, hit.err
-		}
+		op = "create"
+	}
+	if hit := f.next(op); hit.err != nil {
+		return nil, hit.err
 	}
 	file, err := f.osFileSystem.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
 	return &faultyFile{File: file, fs: f}, nil
+}
+
+func (f *faulty) MkdirAll(dir string, perm fs.FileMode) error {
+	if hit := f.next("mkdir"); hit.err != nil {
+		return hit.err
+	}
+	return f.osFileSystem.MkdirAll(dir, perm)
 }
 
 func (f *faulty) Rename(from, to string) error {
@@ -72,17 +81,23 @@ func (f *faulty) Rename(from, to string) error {
 }
 
 func (f *faulty) Remove(name string) error {
-	if hit := f.next("remove"); hit.err != nil {
-		return hit.err
+	hit := f.next("remove")
+	if hit.err == nil || hit.late {
+		if err := f.osFileSystem.Remove(name); err != nil {
+			return err
+		}
 	}
-	return f.osFileSystem.Remove(name)
+	return hit.err
 }
 
 func (f *faulty) SyncDir(dir string) error {
-	if hit := f.next("syncdir"); hit.err != nil {
-		return hit.err
+	hit := f.next("syncdir")
+	if hit.err == nil || hit.late {
+		if err := f.osFileSystem.SyncDir(dir); err != nil {
+			return err
+		}
 	}
-	return f.osFileSystem.SyncDir(dir)
+	return hit.err
 }
 
 type written struct{ off, n int64 }
@@ -91,10 +106,17 @@ type faultyFile struct {
 	File
 	fs       *faulty
 	unsynced []written // one goroutine writes a file
+	failed   bool
 }
 
 func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.failed {
+		// A kernel that could not write a page may take it for written: no later
+		// success on such a file means anything.
+		panic("a file is written again whose write or fdatasync failed")
+	}
 	hit := f.fs.next("write")
+	f.failed = hit.err != nil
 	n := len(p)
 	if hit.err != nil {
 		if !hit.short {
@@ -111,6 +133,7 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *faultyFile) Datasync() error {
 	hit := f.fs.next("datasync")
+	f.failed = f.failed || hit.err != nil
 	if hit.err == nil {
 		f.unsynced = nil
 		return f.File.Datasync()

@@ -48,35 +48,15 @@ func (l *Log) Follow(ctx context.Context, from uint64) iter.Seq2[[]execution.Rec
 // batch at a time, as Read does otherwise. It reads no segment that ends before.
 func ReadFrom(dir string, from uint64) iter.Seq2[[]execution.Record, error] {
 	return func(yield func([]execution.Record, error) bool) {
-		links, err := chain(osFileSystem{}, dir)
-		if err != nil {
+		err := readLinks(dir, from, func(_ link, b *batch) error {
+			records, err := recordsOf(b, from)
+			if err == nil && len(records) > 0 && !yield(records, nil) {
+				return errStop
+			}
+			return err
+		})
+		if err != nil && err != errStop {
 			yield(nil, err)
-			return
-		}
-		first := linkOf(links, from)
-		for i := first; i < len(links); i++ {
-			l := links[i]
-			switch {
-			case l.fault != nil:
-				err = l.fault
-			case l.orphan && i > first:
-				err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
-			default:
-				err = readLink(dir, l, i == len(links)-1, func(b *batch) error {
-					records, err := recordsOf(b, from)
-					if err == nil && len(records) > 0 && !yield(records, nil) {
-						return errStop
-					}
-					return err
-				})
-			}
-			if err == errStop {
-				return
-			}
-			if err != nil {
-				yield(nil, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err))
-				return
-			}
 		}
 	}
 }
@@ -158,14 +138,10 @@ func (f *follower) read(size, sealed uint64) ([]execution.Record, error) {
 // read on, up to where it ends by now.
 func (f *follower) open() error {
 	for {
-		links, err := chain(f.fsys, f.dir)
+		l, err := f.find()
 		if err != nil {
 			return err
 		}
-		if len(links) == 0 {
-			return fmt.Errorf("%s has no segment", f.dir)
-		}
-		l := links[f.place(links)]
 		if l.fault != nil {
 			return fmt.Errorf("%s: %w", filepath.Join(f.dir, l.name()), l.fault)
 		}
@@ -186,19 +162,37 @@ func (f *follower) open() error {
 	}
 }
 
-// place is the index of the segment to read: the one that is read, while it has more;
-// the one after it; or the one that has the next record.
-func (f *follower) place(links []link) int {
-	for i, l := range links {
-		if l.index != f.index {
-			continue
+// find is the segment to read: the one that is read, while it has more; the one
+// after it; or the one that has the next record.
+func (f *follower) find() (link, error) {
+	if f.index > 0 {
+		next, ok, err := after(f.fsys, f.dir, f.index)
+		if err != nil {
+			return link{}, err
 		}
-		if i+1 < len(links) && l.limit >= 0 && f.reader.off >= l.limit {
-			return i + 1
+		if ok && f.reader.off < next.header.prevEnd {
+			return link{index: f.index, limit: next.header.prevEnd}, nil
 		}
-		return i
+		if ok {
+			return next, nil
+		}
 	}
-	return linkOf(links, f.next)
+	links, err := chain(f.fsys, f.dir)
+	if err != nil {
+		return link{}, err
+	}
+	if len(links) == 0 {
+		return link{}, fmt.Errorf("%s has no segment", f.dir)
+	}
+	for i, l := range links {
+		if l.index == f.index {
+			if i+1 < len(links) && l.limit >= 0 && f.reader.off >= l.limit {
+				return links[i+1], nil
+			}
+			return l, nil
+		}
+	}
+	return links[linkOf(links, f.next)], nil
 }
 
 // leave closes the segment that is read.

@@ -19,6 +19,9 @@ const (
 	frameOpen   frameType = 17 // a decision that allows: an end must follow
 	frameClose  frameType = 18 // an end; ref is its decision's number
 	frameGap    frameType = 19 // names void numbers
+	// frameRemoved is a record of removed segments; ref is the number from which
+	// the log is kept.
+	frameRemoved frameType = 24
 
 	// frameVoid is the type of leaf that stands for a void number. No frame has it.
 	frameVoid frameType = 255
@@ -45,7 +48,9 @@ type frame struct {
 }
 
 // isLeaf reports whether the frame is a record.
-func (f frame) isLeaf() bool { return f.typ >= frameRecord && f.typ <= frameGap }
+func (f frame) isLeaf() bool {
+	return f.typ >= frameRecord && f.typ <= frameGap || f.typ == frameRemoved
+}
 
 // ref returns the number that a record's frame refers to. It may be called on
 // frames that isLeaf accepts, as may salted and payload.

@@ -13,6 +13,7 @@ var (
 	errBudget  = errors.New("the disk did not answer within the budget")
 	errStopped = errors.New("the log is stopped")
 	errFull    = errors.New("no space for the record and the ends of running work")
+	errCap     = errors.New("the log may not grow further")
 )
 
 // unavailable returns the error of an Append that could not be made durable. The
@@ -20,6 +21,8 @@ var (
 func unavailable(cause error) *execution.Error {
 	detail := "the audit log cannot be written, so nothing was run: try again; an operator finds the cause in the gateway's log"
 	switch {
+	case errors.Is(cause, errCap):
+		detail = "the audit log has reached its largest size, so nothing new is run: an operator has to raise audit.max_mib, have what was exported dropped (audit.when_full), or look after a sink that does not keep up"
 	case errors.Is(cause, errFull):
 		detail = "the audit log's disk is full, so nothing new is run: an operator has to free space or move the log to a larger disk"
 	case errors.Is(cause, errBudget):
@@ -51,6 +54,7 @@ type health struct {
 	segment    error // the last segment failed and no other could be begun
 	checkpoint error
 	space      error
+	retention  error
 	full       bool // no room for another decision
 }
 
@@ -69,6 +73,7 @@ func (h *health) set(field *error, err error) bool {
 func (h *health) noteSegment(err error) bool    { return h.set(&h.segment, err) }
 func (h *health) noteCheckpoint(err error) bool { return h.set(&h.checkpoint, err) }
 func (h *health) noteSpace(err error) bool      { return h.set(&h.space, err) }
+func (h *health) noteRetention(err error) bool  { return h.set(&h.retention, err) }
 
 // noteGone remembers that a file is gone, and reports whether it is the first.
 func (h *health) noteGone(err error) bool {

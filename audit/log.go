@@ -26,6 +26,9 @@ type Log struct {
 	queue   chan *entry
 	stopped chan struct{} // closed when the writer has written its last
 	unended []Open
+	// recorded is the number from which retention leaves the log, as its records
+	// have it. It belongs to New, and then to who provisions.
+	recorded uint64
 
 	writer *writer
 	proof  *checkpointer
@@ -42,8 +45,10 @@ type Log struct {
 
 // New opens the log in cfg.Dir, making it where there is none, and repairs what
 // a crash may leave behind: a torn last batch, which was never acknowledged, is
-// cut. It reads the whole log. It starts nothing: Run does, once; a log that is
-// not run is closed with Close.
+// cut. It reads the headers of all segments, and of the records the last of them
+// (Config.StartBytes), from a segment on that begins before the latest checkpoint;
+// damage further back shows to Verify. It starts nothing: Run does, once; a log
+// that is not run is closed with Close.
 //
 // Where records that were acknowledged are damaged or gone it changes nothing
 // and returns an error that names file and offset and says what to do.
@@ -65,11 +70,15 @@ func New(cfg Config) (*Log, error) {
 		cfg: cfg, lock: lock,
 		queue:   make(chan *entry, queueLength),
 		stopped: make(chan struct{}),
-		space:   &space{fsys: cfg.FileSystem, dir: cfg.Dir, size: cfg.SegmentBytes},
-		watch:   &watch{fsys: cfg.FileSystem, dir: cfg.Dir, sealed: map[string]Identity{}},
+		watch:   &watch{fsys: cfg.FileSystem, dir: cfg.Dir},
+	}
+	l.space = &space{
+		fsys: cfg.FileSystem, dir: cfg.Dir, size: cfg.SegmentBytes,
+		max: cfg.MaxBytes, used: func() int64 { return l.watch.held().Bytes },
 	}
 	l.health.origin = time.Now()
 	l.writer = newWriter(l)
+	l.writer.opened, l.writer.written = l.health.origin, l.health.origin
 	l.proof = &checkpointer{log: l, due: make(chan struct{}, 1)}
 	for _, w := range cfg.Witnesses {
 		l.couriers = append(l.couriers, &courier{
@@ -124,11 +133,13 @@ func (l *Log) Run(ctx context.Context) error {
 	return errors.Join(err, l.close())
 }
 
-// provision keeps the spare segment there.
+// provision keeps the spare segment there, and segments only as long as they are
+// to be kept.
 func (l *Log) provision(ctx context.Context) {
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	for {
+		l.retain(ctx)
 		had := l.space.ready.Load()
 		err := l.space.ensure()
 		if l.health.noteSpace(err) && err != nil {
@@ -168,6 +179,11 @@ func (l *Log) Append(ctx context.Context, rec execution.Record) (seq uint64, err
 	if err != nil {
 		return 0, &execution.Error{Kind: execution.KindInternal, Code: "audit_record_invalid", Detail: "the audit record is invalid", Err: err}
 	}
+	return l.append(ctx, e)
+}
+
+// append writes e as Append does.
+func (l *Log) append(ctx context.Context, e *entry) (seq uint64, err error) {
 	e.reserve = min(e.reserve, l.cfg.maxReserveBytes())
 	if e.bytes() > l.cfg.maxRecordBytes() {
 		return 0, &execution.Error{

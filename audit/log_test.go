@@ -3,10 +3,12 @@ package audit
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/execgate/execgate/execution"
+	"golang.org/x/sys/unix"
 )
 
 // running opens the log in dir and runs it; stop ends it and waits.
@@ -35,9 +37,21 @@ func running(t testing.TB, cfg Config) (l *Log, stop func()) {
 	return l, stop
 }
 
-// folders returns a configuration in a folder of its own.
+// folders returns a configuration in a folder of its own, in memory where the machine
+// has a folder for that: few tests are about the disk.
 func folders(t testing.TB) Config {
-	state := t.TempDir()
+	var kind unix.Statfs_t
+	if err := unix.Statfs("/dev/shm", &kind); err == nil && kind.Type == unix.TMPFS_MAGIC {
+		if state, err := os.MkdirTemp("/dev/shm", "execgate-audit-"); err == nil {
+			t.Cleanup(func() { _ = os.RemoveAll(state) })
+			return inState(state)
+		}
+	}
+	return inState(t.TempDir())
+}
+
+// inState returns a configuration in the folder state.
+func inState(state string) Config {
 	return Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes}
 }
 

@@ -37,5 +37,5 @@ const (
 func reserveFor(g execution.Grant) int64 {
 	files := max(0, min(g.Limits.FilesCount, execution.MaxRecordArtifacts))
 	leases := int64(min(len(g.Credentials), execution.MaxRecordLeases))
-	return int64(batchHeaderBytes) + reserveEnd + files*reserveArtifact + leases*reserveLease
+	return int64(batchHeaderBytes) + openBytes + reserveEnd + files*reserveArtifact + leases*reserveLease
 }

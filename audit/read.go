@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -31,30 +32,58 @@ func recordOf(f frame) (execution.Record, error) {
 // with file and offset. A last batch that is torn ends it without an error.
 func Read(dir string) iter.Seq2[execution.Record, error] {
 	return func(yield func(execution.Record, error) bool) {
+		p := replay{unhashed: true}
+		var current uint64
+		err := readLinks(dir, 0, func(l link, b *batch) error {
+			if l.index != current {
+				p.begin(l.header)
+				current = l.index
+			}
+			return yieldBatch(&p, l, b, yield)
+		})
+		if err != nil && err != errStop {
+			yield(execution.Record{}, err)
+		}
+	}
+}
+
+// readLinks calls visit with every batch of the log in dir, from the segment on
+// that has number from.
+func readLinks(dir string, from uint64, visit func(link, *batch) error) error {
+	visited := false
+	for {
 		links, err := chain(osFileSystem{}, dir)
 		if err != nil {
-			yield(execution.Record{}, err)
-			return
+			return err
 		}
-		p := replay{open: map[uint64]place{}, unhashed: true}
-		for i, l := range links {
-			if l.fault != nil {
+		first := linkOf(links, from)
+		for i := first; i < len(links); i++ {
+			l := links[i]
+			switch {
+			case l.fault != nil:
 				err = l.fault
-			} else if l.orphan {
+			case l.orphan && l.header.prev == 0:
+				err = errors.New("it says that it is the first segment, but there are others before it")
+			case l.orphan && i > 0:
 				err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
-			} else {
-				p.tree = l.header.tree
+			default:
 				err = readLink(dir, l, i == len(links)-1, func(b *batch) error {
-					return yieldBatch(&p, l, b, yield)
+					visited = true
+					return visit(l, b)
 				})
 			}
 			if err == errStop {
-				return
+				return err
+			}
+			if errors.Is(err, fs.ErrNotExist) && !visited {
+				break // retention removed the oldest since the folder was listed
 			}
 			if err != nil {
-				yield(execution.Record{}, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err))
-				return
+				return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
 			}
+		}
+		if err == nil {
+			return nil
 		}
 	}
 }

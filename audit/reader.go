@@ -7,8 +7,12 @@ import (
 	"io"
 )
 
-// readAhead is how much a segmentReader reads at a time.
-const readAhead = 1 << 20
+// readAhead is how much a segmentReader reads at a time, and firstRead how much the
+// first time: a segment may have little in it.
+const (
+	readAhead = 1 << 20
+	firstRead = 64 << 10
+)
 
 // segmentReader reads the batches of one segment, with memory for one batch.
 type segmentReader struct {
@@ -24,7 +28,7 @@ type segmentReader struct {
 
 // newSegmentReader returns a reader of the batches of r from start on.
 func newSegmentReader(r io.ReaderAt, start, limit int64) *segmentReader {
-	return &segmentReader{r: r, off: start, limit: limit, at: start, spare: make([]byte, readAhead)}
+	return &segmentReader{r: r, off: start, limit: limit, at: start, spare: make([]byte, firstRead)}
 }
 
 // next returns the next batch, which is valid until the next call; io.EOF after
@@ -85,7 +89,7 @@ func (s *segmentReader) peek(n int) ([]byte, error) {
 	if skip >= 0 && skip < int64(len(s.window)) {
 		kept = copy(s.spare, s.window[skip:])
 	}
-	if n > len(s.spare) {
+	if n > len(s.spare) || s.off > s.at && len(s.spare) < readAhead {
 		s.spare = append(make([]byte, 0, n+readAhead), s.spare[:kept]...)
 		s.spare = s.spare[:cap(s.spare)]
 	}
@@ -104,7 +108,7 @@ func (s *segmentReader) forget() { s.window = nil }
 // each repeats the last overlap bytes of the one before, until visit returns
 // false.
 func (s *segmentReader) scan(off int64, overlap int, visit func(at int64, data []byte) bool) error {
-	buf := make([]byte, readAhead)
+	buf := make([]byte, firstRead)
 	for {
 		n, err := s.r.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
@@ -114,6 +118,9 @@ func (s *segmentReader) scan(off int64, overlap int, visit func(at int64, data [
 			return nil
 		}
 		off += int64(n - overlap)
+		if len(buf) < readAhead {
+			buf = make([]byte, readAhead)
+		}
 	}
 }
 

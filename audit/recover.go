@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"golang.org/x/mod/sumdb/tlog"
 )
 
 // recovery is what New learns from the files.
@@ -167,91 +164,6 @@ func (r *recovery) provision() {
 	}
 }
 
-// read follows every record.
-func (r *recovery) read() error {
-	r.replay.open = map[uint64]place{}
-	r.replay.reached = func(stated signedTree, root tlog.Hash) {
-		if stated.root != root {
-			r.unequal = append(r.unequal, stated)
-		}
-	}
-	for _, c := range []*foundCheckpoint{r.dir, r.keyDir} {
-		if c != nil {
-			r.replay.expect = append(r.replay.expect, c.signedTree)
-		}
-	}
-	r.replay.expect = append(r.replay.expect, r.witnessed...)
-	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
-	r.replay.check()
-	for _, l := range r.links {
-		// Looked for first: another log's header says wrong things about its neighbours.
-		if l.fault == nil && l.header.logID != r.log.id.id {
-			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the segment, or the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
-		}
-	}
-	for i, l := range r.links {
-		switch {
-		case l.fault != nil:
-			return r.damaged(l.name(), l.fault)
-		case l.orphan && l.header.prev == 0:
-			return r.damaged(l.name(), errors.New("offset 0: it says that it is the first segment, but there are others before it"))
-		case l.orphan:
-			return r.damaged(segmentName(l.header.prev), errors.New("offset 0: the segment is missing"))
-		case !r.replay.tree.equal(&l.header.tree):
-			return r.damaged(l.name(), fmt.Errorf("offset 0: the segment continues a log of %d records with another root than the %d before it", l.header.tree.size, r.replay.tree.size))
-		}
-		if err := r.readSegment(l, i == len(r.links)-1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readSegment follows the records of one segment. Only the last segment may end
-// in a batch that is torn.
-func (r *recovery) readSegment(l link, last bool) error {
-	f, err := r.log.cfg.FileSystem.OpenFile(filepath.Join(r.log.cfg.Dir, l.name()), os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open the audit log: %w", err)
-	}
-	defer f.Close()
-	if !last {
-		id, err := f.Identify()
-		if err != nil {
-			return fmt.Errorf("open the audit log: %w", err)
-		}
-		r.log.watch.seal(l.name(), id)
-	}
-	reader := newSegmentReader(f, l.start, l.limit)
-	r.lastBatch, r.end = l.start, l.start
-	for {
-		b, err := reader.next()
-		if bad := (*damage)(nil); errors.As(err, &bad) {
-			if !last {
-				return r.damaged(l.name(), bad)
-			}
-			later, err := reader.laterBatch()
-			if err != nil {
-				return fmt.Errorf("open the audit log: %s: %w", l.name(), err)
-			}
-			if later >= 0 {
-				return r.damaged(l.name(), fmt.Errorf("%w, and a later batch stands at offset %d", bad, later))
-			}
-			return nil
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("open the audit log: %s: %w", l.name(), err)
-		}
-		if err := r.replay.add(l.index, b); err != nil {
-			return r.damaged(l.name(), err)
-		}
-		r.lastBatch, r.end = b.offset, b.end()
-	}
-}
-
 // compare holds the records against the checkpoints.
 func (r *recovery) compare() error {
 	last := r.links[len(r.links)-1].name()
@@ -269,6 +181,9 @@ func (r *recovery) compare() error {
 		if c != nil && c.size > size {
 			return at("the log holds %d records, but a checkpoint covers %d", size, c.size)
 		}
+	}
+	if first := r.links[0].header.tree.size; r.dir != nil && r.dir.size < first {
+		return r.damaged(checkpointName, fmt.Errorf("offset 0: the log begins with record %d, and the checkpoint covers %d", first, r.dir.size))
 	}
 	if r.dir == nil && size > 0 {
 		return r.damaged(checkpointName, errors.New("offset 0: the checkpoint is missing"))
@@ -327,7 +242,8 @@ func (r *recovery) reopen() error {
 	w.use(f, id, l.header, r.end)
 	w.index = indexes[len(indexes)-1]
 	w.next = r.replay.tree.size
-	w.tip.tree, w.tip.sealed = r.replay.tree, l.header.prev
+	w.first = w.next
+	w.tip.tree, w.tip.begin, w.tip.sealed = r.replay.tree, l.header.tree.size, l.header.prev
 	return nil
 }
 
@@ -339,6 +255,9 @@ func (r *recovery) findUnended() error {
 	}
 	for segment, seqs := range bySegment {
 		if err := r.readOpen(segment, seqs); err != nil {
+			if bad := (*damage)(nil); errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist) {
+				return r.damaged(segmentName(segment), err)
+			}
 			return fmt.Errorf("read the open decisions of audit log %s: %w", segmentName(segment), err)
 		}
 	}
@@ -361,14 +280,14 @@ func (r *recovery) readOpen(segment uint64, seqs []uint64) error {
 			return err
 		}
 		i := seq - b.first
-		if seq < b.first || i >= uint64(len(b.frames)) {
-			return fmt.Errorf("record %d moved while it was read", seq)
+		if seq < b.first || i >= uint64(len(b.frames)) || b.frames[i].typ != frameOpen {
+			return &damage{reader.off, fmt.Errorf("the decision of record %d is not there", seq)}
 		}
 		rec, err := recordOf(b.frames[i])
 		if err != nil {
 			return err
 		}
-		o := opened{subject: openOf(rec)}
+		o := opened{subject: openOf(rec), at: r.replay.open[seq]}
 		if rec.Decided != nil {
 			o.reserve = min(reserveFor(rec.Decided.Decision.Grant), r.log.cfg.maxReserveBytes())
 		}

@@ -115,3 +115,17 @@ func (r *recovery) compareWitnessed(size uint64) error {
 	}
 	return nil
 }
+
+// lastWitnessed returns the size up to which the log must be read for the newest
+// checkpoint of each witness to be compared; maxSeq where there is none.
+func (r *recovery) lastWitnessed() uint64 {
+	newest := map[string]uint64{}
+	for _, stated := range r.witnessed {
+		newest[stated.file] = max(newest[stated.file], stated.size)
+	}
+	size := uint64(maxSeq)
+	for _, of := range newest {
+		size = min(size, of)
+	}
+	return size
+}

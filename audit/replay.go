@@ -27,6 +27,11 @@ type replay struct {
 	unhashed bool
 	// open are the decisions that allowed and have no end yet.
 	open map[uint64]place
+	// openUnknown is set where open may lack some: too many were open to be listed
+	// where the replay began.
+	openUnknown bool
+	// kept is the number from which retention left the log, as the records have it.
+	kept uint64
 
 	records, decided, ended, gaps, voids uint64
 	// again counts ends of decisions that are not open: ended twice, or unknown.
@@ -82,6 +87,11 @@ func (p *replay) add(segment uint64, b *batch) error {
 			if i > 0 {
 				return bad("record %d is a gap inside a batch", f.seq)
 			}
+		case frameRemoved:
+			if f.ref() > f.seq {
+				return bad("record %d says that records up to %d, after it, are removed", f.seq, f.ref())
+			}
+			p.kept = max(p.kept, f.ref())
 		case frameOpen:
 			p.decided++
 			p.open[f.seq] = place{segment, b.offset}
@@ -114,6 +124,39 @@ func (p *replay) number(f frame) error {
 		p.tree.addSeen(hashFrame(f), p.see)
 	}
 	p.check()
+	return nil
+}
+
+// begin starts at the beginning of the segment with header h, as if everything
+// before it had been followed.
+func (p *replay) begin(h segmentHeader) {
+	p.tree, p.kept, p.openUnknown = h.tree, h.kept, !h.listed
+	p.open = make(map[uint64]place, len(h.open))
+	for _, o := range h.open {
+		p.open[o.seq] = o.place
+	}
+	p.check()
+}
+
+// follows reports how h differs from what was followed up to its segment.
+func (p *replay) follows(h segmentHeader) error {
+	if !p.unhashed && !p.tree.equal(&h.tree) {
+		return fmt.Errorf("the segment continues a log of %d records with the root %s, not the %d records before it", h.tree.size, h.tree.root(), p.tree.size)
+	}
+	if h.kept != p.kept {
+		return fmt.Errorf("the segment says that the log is kept from record %d on, the records before it say %d", h.kept, p.kept)
+	}
+	if !h.listed || p.openUnknown {
+		return nil
+	}
+	if len(h.open) != len(p.open) {
+		return fmt.Errorf("the segment says that %d executions were open, the records before it leave %d", len(h.open), len(p.open))
+	}
+	for _, o := range h.open {
+		if at, ok := p.open[o.seq]; !ok || at != o.place {
+			return fmt.Errorf("the segment says that record %d was open, the records before it do not", o.seq)
+		}
+	}
 	return nil
 }
 

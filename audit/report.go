@@ -22,6 +22,9 @@ type Report struct {
 	Gaps    uint64 `json:"gaps"`
 	Voids   uint64 `json:"voids"` // numbers that gaps void
 
+	// Removed is how many numbers retention left behind: the first is the one after.
+	Removed uint64 `json:"removed"`
+
 	// TreeSize is the number of sequence numbers that were followed, and Root the
 	// tree's root there, in base64.
 	TreeSize uint64 `json:"tree_size"`

@@ -82,15 +82,19 @@ func (w *writer) beginSegment() (err error) {
 	if err != nil {
 		return err
 	}
-	wake(w.spareTaken)
 	w.index++
 	h := segmentHeader{
 		logID: w.log.id.id, index: w.index, prev: w.header.index, prevEnd: w.off, tree: w.tip.tree,
+		begun: time.Now().UnixNano(), kept: w.kept,
 	}
+	h.listOpen(w.openPlaces(), w.log.cfg.SegmentBytes)
 	name := segmentName(h.index)
 	path := filepath.Join(w.log.cfg.Dir, name)
 	written := sparePath // the name the file has now
 	defer func() {
+		// There is room for another spare, and one segment more that may be removed.
+		w.log.space.placed()
+		wake(w.spareTaken)
 		if err != nil {
 			err = fmt.Errorf("begin segment %s: %w", name, err)
 			spare.Close()
@@ -115,11 +119,11 @@ func (w *writer) beginSegment() (err error) {
 	if err != nil {
 		return err
 	}
-	w.sealCurrent()
+	w.sealCurrent(h)
 	w.use(spare, info, h, int64(len(buf)))
 	w.next = next
 	w.fault = fault{}
-	w.tip.change(func() { w.tip.tree, w.tip.sealed = grown, h.prev })
+	w.tip.change(func() { w.tip.tree, w.tip.begin, w.tip.sealed = grown, h.tree.size, h.prev })
 	w.log.proof.grown(grown.size)
 	return nil
 }
@@ -172,14 +176,28 @@ func (w *writer) mustMove(err error) {
 func (w *writer) use(f File, id Identity, h segmentHeader, off int64) {
 	w.file, w.identity, w.header, w.off = f, id, h, off
 	w.name = segmentName(h.index)
+	w.log.watch.use(h.index, id)
 }
 
-// sealCurrent closes the current segment.
-func (w *writer) sealCurrent() {
+// openPlaces lists the open decisions.
+func (w *writer) openPlaces() []openPlace {
+	open := make([]openPlace, 0, len(w.open))
+	for seq, o := range w.open {
+		open = append(open, openPlace{seq, o.at})
+	}
+	return open
+}
+
+// sealCurrent closes the current segment, after which comes the one with the
+// header next.
+func (w *writer) sealCurrent(next segmentHeader) {
 	if w.file == nil {
 		return
 	}
-	w.log.watch.seal(w.name, w.identity)
+	w.log.watch.seal(sealedSegment{
+		index: w.header.index, identity: w.identity, first: w.header.tree.size, next: next.tree.size,
+		root: next.tree.root(), sealed: time.Unix(0, next.begun),
+	})
 	// Everything in it is durable or void: closing can lose nothing.
 	_ = w.file.Close()
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,12 +15,19 @@ import (
 )
 
 const (
-	segmentMagic   = "execgate audit segment\x00\x01"
-	logIDBytes     = 16
-	segmentSuffix  = ".segment"
-	spareSuffix    = ".spare"
-	segmentDigits  = 10
-	maxHeaderBytes = frameHeaderBytes + len(segmentMagic) + logIDBytes + 4*8 + 64*tlog.HashSize
+	segmentMagic  = "execgate audit segment\x00\x02"
+	logIDBytes    = 16
+	segmentSuffix = ".segment"
+	spareSuffix   = ".spare"
+	segmentDigits = 10
+	// maxHeaderBytes is the size of a header without its open decisions.
+	maxHeaderBytes = frameHeaderBytes + len(segmentMagic) + logIDBytes + 5*8 + 4 + 64*tlog.HashSize
+	// openBytes is what one open decision takes in a header.
+	openBytes = 3 * 8
+	// maxListedBytes is the most that a header's open decisions may take.
+	maxListedBytes = 2 << 20
+	// notListed stands in the place of their number where they are too many.
+	notListed = 1<<32 - 1
 )
 
 // segmentHeader is the first frame of a segment.
@@ -30,9 +38,30 @@ type segmentHeader struct {
 	// prevEnd is where the valid bytes of the segment before end. What follows
 	// there is zeros, or void.
 	prevEnd int64
+	begun   int64 // when it began, and the one before it was sealed: Unix time in nanoseconds
+	// kept is the number from which retention had left the log, as it was recorded.
+	kept uint64
+	// open are the decisions that were open, by number; listed is not set where
+	// they were too many to list.
+	open   []openPlace
+	listed bool
 	// tree is the state before the segment's first record. Where that record is
 	// a gap, its void numbers are not in it.
 	tree tree
+}
+
+// openPlace is a decision that has no end yet, and where it stands.
+type openPlace struct {
+	seq uint64
+	place
+}
+
+// listOpen sets the open decisions, if a segment of size bytes has room for them.
+func (h *segmentHeader) listOpen(open []openPlace, size int64) {
+	if h.listed = int64(len(open)*openBytes) <= min(maxListedBytes, size/16); h.listed {
+		slices.SortFunc(open, func(a, b openPlace) int { return cmp.Compare(a.seq, b.seq) })
+		h.open = open
+	}
 }
 
 // encodeSegmentHeader returns h as a frame.
@@ -43,6 +72,18 @@ func encodeSegmentHeader(h segmentHeader) []byte {
 	buf = binary.LittleEndian.AppendUint64(buf, h.index)
 	buf = binary.LittleEndian.AppendUint64(buf, h.prev)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.prevEnd))
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.begun))
+	buf = binary.LittleEndian.AppendUint64(buf, h.kept)
+	if h.listed {
+		buf = binary.LittleEndian.AppendUint32(buf, uint32(len(h.open)))
+	} else {
+		buf = binary.LittleEndian.AppendUint32(buf, notListed)
+	}
+	for _, o := range h.open {
+		buf = binary.LittleEndian.AppendUint64(buf, o.seq)
+		buf = binary.LittleEndian.AppendUint64(buf, o.segment)
+		buf = binary.LittleEndian.AppendUint64(buf, uint64(o.offset))
+	}
 	for _, hash := range h.tree.peaks() {
 		buf = append(buf, hash[:]...)
 	}
@@ -57,7 +98,7 @@ func decodeSegmentHeader(data []byte) (segmentHeader, int, error) {
 	if err != nil {
 		return segmentHeader{}, 0, err
 	}
-	const fixed = len(segmentMagic) + logIDBytes + 3*8
+	const fixed = len(segmentMagic) + logIDBytes + 5*8 + 4
 	if f.typ != frameSegment || len(f.body) < fixed || string(f.body[:len(segmentMagic)]) != segmentMagic {
 		return segmentHeader{}, 0, errors.New("the segment does not begin with a header of this version")
 	}
@@ -65,12 +106,29 @@ func decodeSegmentHeader(data []byte) (segmentHeader, int, error) {
 	var h segmentHeader
 	copy(h.logID[:], rest)
 	rest = rest[logIDBytes:]
-	h.index = binary.LittleEndian.Uint64(rest)
-	h.prev = binary.LittleEndian.Uint64(rest[8:])
-	h.prevEnd = int64(binary.LittleEndian.Uint64(rest[16:]))
-	rest = rest[24:]
-	if h.prevEnd < 0 || h.prev >= h.index || f.seq >= maxSeq || len(rest) != bits.OnesCount64(f.seq)*tlog.HashSize {
-		return segmentHeader{}, 0, errors.New("the segment's header is out of bounds")
+	next := func() uint64 {
+		n := binary.LittleEndian.Uint64(rest)
+		rest = rest[8:]
+		return n
+	}
+	h.index, h.prev, h.prevEnd, h.begun, h.kept = next(), next(), int64(next()), int64(next()), next()
+	count := binary.LittleEndian.Uint32(rest)
+	rest = rest[4:]
+	outOfBounds := errors.New("the segment's header is out of bounds")
+	if h.listed = count != notListed; h.listed {
+		if uint64(count)*openBytes > uint64(len(rest)) {
+			return segmentHeader{}, 0, outOfBounds
+		}
+		for range count {
+			o := openPlace{next(), place{next(), int64(next())}}
+			if n := len(h.open); o.seq >= f.seq || o.offset < 0 || o.segment == 0 || o.segment > h.prev || n > 0 && o.seq <= h.open[n-1].seq {
+				return segmentHeader{}, 0, outOfBounds
+			}
+			h.open = append(h.open, o)
+		}
+	}
+	if h.prevEnd < 0 || h.prev >= h.index || h.kept > f.seq || f.seq >= maxSeq || len(rest) != bits.OnesCount64(f.seq)*tlog.HashSize {
+		return segmentHeader{}, 0, outOfBounds
 	}
 	var peaks []tlog.Hash
 	for ; len(rest) > 0; rest = rest[tlog.HashSize:] {
@@ -117,7 +175,14 @@ func listSegments(fsys FileSystem, dir string) ([]uint64, error) {
 // readSegmentHeader reads the header of segment index in dir and returns the
 // offset of what follows it.
 func readSegmentHeader(fsys FileSystem, dir string, index uint64) (segmentHeader, int64, error) {
-	data, err := readHead(fsys, filepath.Join(dir, segmentName(index)), maxHeaderBytes)
+	path := filepath.Join(dir, segmentName(index))
+	data, err := readHead(fsys, path, maxHeaderBytes)
+	if err == nil && len(data) == maxHeaderBytes {
+		// The length says how much more there is, if it is a header's.
+		if more := binary.LittleEndian.Uint32(data); more > uint32(maxHeaderBytes-frameHeaderBytes) && more <= maxListedBytes+uint32(maxHeaderBytes) {
+			data, err = readHead(fsys, path, frameHeaderBytes+int(more))
+		}
+	}
 	if err != nil {
 		return segmentHeader{}, 0, err
 	}

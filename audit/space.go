@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ type space struct {
 	fsys FileSystem
 	dir  string
 	size int64
+	// max bounds what used returns together with the spare; zero does not.
+	max  int64
+	used func() int64
 
 	ready atomic.Bool // a spare is there
 
@@ -30,10 +34,32 @@ type space struct {
 	path   string // of spare
 	err    error  // of the last attempt
 	failed time.Time
+	capped error // why the last attempt was not made
+	taken  int64 // bytes of the spare that is about to become a segment
+}
+
+// placed tells that what was taken is a segment, or is gone.
+func (s *space) placed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = 0
+}
+
+// refused is why there is no spare, if an attempt to make one was refused.
+func (s *space) refused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare != nil {
+		return nil
+	}
+	return cmp.Or(s.capped, s.err)
 }
 
 // ensure makes the spare if there is none.
-func (s *space) ensure() error {
+func (s *space) ensure() error { return s.ensurePast(false) }
+
+// ensurePast makes the spare if there is none, also past max where past is set.
+func (s *space) ensurePast(past bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare != nil {
@@ -42,6 +68,17 @@ func (s *space) ensure() error {
 	if s.err != nil && time.Since(s.failed) < retryAllocation {
 		return s.err
 	}
+	if used := s.used() + s.taken; !past && s.max > 0 && used+s.size > s.max {
+		// Retention makes room at any time, so this is asked anew each time.
+		s.capped = fmt.Errorf("%w: it takes %d bytes of %d", errCap, used, s.max)
+		return s.capped
+	}
+	s.capped = nil
+	return s.make()
+}
+
+// make makes the spare; mu is held.
+func (s *space) make() error {
 	s.spare, s.err = s.allocate()
 	if s.err != nil {
 		s.failed = time.Now()
@@ -66,14 +103,21 @@ func (s *space) allocate() (File, error) {
 	return f, nil
 }
 
-// take hands over the spare and its path, making it first if need be.
+// take hands over the spare and its path, making it first if need be, also past
+// max: what is taken without a spare there is for an end, or after a fault.
 func (s *space) take() (File, string, error) {
-	if err := s.ensure(); err != nil {
-		return nil, "", err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.spare == nil {
+		if s.err != nil && time.Since(s.failed) < retryAllocation {
+			return nil, "", s.err
+		}
+		if err := s.make(); err != nil {
+			return nil, "", err
+		}
+	}
 	f := s.spare
+	s.taken = s.size
 	s.spare = nil
 	s.ready.Store(false)
 	return f, s.path, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,10 @@ type verification struct {
 	// rotate the log's key.
 	begins  uint64
 	rotated []rotatedKey
+	// torn is set where damage is only that the last batch is torn.
+	torn bool
+	// beginning is set where the log begins with a later segment than its first.
+	beginning *beginning
 }
 
 // checkpoints reads all checkpoints, in the log's folder and in witnesses.
@@ -94,7 +99,9 @@ func (v *verification) checkpoints() error {
 }
 
 func (v *verification) reached(stated signedTree, root tlog.Hash) {
-	if stated.root != root {
+	if stated.root == root {
+		v.beginning.vouch()
+	} else {
 		v.report.Integrity.find(stated.file, 0, "the first %d records have the root %s, the checkpoint states %s", stated.size, root, stated.root)
 	}
 }
@@ -105,7 +112,7 @@ func (v *verification) passed(stated signedTree) {
 
 // segments follows every segment.
 func (v *verification) segments() error {
-	links, err := chain(osFileSystem{}, v.dir)
+	links, err := v.chain()
 	if err != nil {
 		return err
 	}
@@ -113,14 +120,24 @@ func (v *verification) segments() error {
 	if len(links) > 0 && links[0].fault == nil {
 		v.begins = links[0].header.tree.size
 	}
-	for _, l := range links {
+	for i := 0; i < len(links); i++ {
+		l := links[i]
 		if l.fault != nil {
 			v.report.Integrity.find(l.name(), 0, "%v", errors.Unwrap(l.fault))
 			v.broken = true
 			continue
 		}
 		v.join(l)
-		if err := v.segment(l); err != nil {
+		err := v.segment(l)
+		if errors.Is(err, fs.ErrNotExist) && v.report.Segments == 0 {
+			// Retention removed it since the folder was listed.
+			if links, err = v.chain(); err != nil {
+				return err
+			}
+			i = -1
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("verify %s: %w", l.name(), err)
 		}
 	}
@@ -134,6 +151,11 @@ func (v *verification) segments() error {
 func (v *verification) join(l link) {
 	if l.header.logID != v.ring.logID {
 		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
+	}
+	if l.orphan && l.header.prev != 0 && v.report.Segments == 0 && !v.broken {
+		v.beginning = &beginning{link: l}
+		v.replay.begin(l.header)
+		return
 	}
 	t := &l.header.tree
 	if l.orphan {
@@ -153,10 +175,9 @@ func (v *verification) join(l link) {
 	if v.broken || l.orphan {
 		// Whether the header tells the truth shows at the next checkpoint.
 		v.broken = false
-		v.replay.tree = *t
-		v.replay.check()
-	} else if !v.replay.tree.equal(t) {
-		v.report.Integrity.find(l.name(), 0, "the segment continues a log of %d records with the root %s, not the %d records before it", t.size, t.root(), v.replay.tree.size)
+		v.replay.begin(l.header)
+	} else if err := v.replay.follows(l.header); err != nil {
+		v.report.Integrity.find(l.name(), 0, "%v", err)
 	}
 }
 
@@ -172,16 +193,20 @@ func (v *verification) segment(l link) error {
 	defer func() { v.report.Bytes += reader.off }()
 	for {
 		gaps, from := v.replay.gaps, v.replay.tree.size
-		b, err := reader.next()
+		b, err := v.next(l, reader)
 		if err == io.EOF {
 			return nil
 		}
 		if err == nil {
 			err = v.replay.add(l.index, b)
 		}
+		if err == nil {
+			err = v.beginning.follow(&v.report, l, b)
+		}
 		bad := (*damage)(nil)
 		if errors.As(err, &bad) {
-			return v.damaged(l, reader, bad, b == nil)
+			v.damaged(l, bad)
+			return nil
 		}
 		if err != nil {
 			return err
@@ -192,22 +217,15 @@ func (v *verification) segment(l link) error {
 	}
 }
 
-// damaged reports damage in a segment. torn is set where the frames themselves
-// are bad: at the end of the log that is what a crash leaves behind.
-func (v *verification) damaged(l link, reader *segmentReader, bad *damage, torn bool) error {
+// damaged reports damage in a segment. At the end of the log a torn batch is what a
+// crash leaves behind.
+func (v *verification) damaged(l link, bad *damage) {
 	v.broken = true
-	if torn && l.limit < 0 {
-		later, err := reader.laterBatch()
-		if err != nil {
-			return err
-		}
-		if later < 0 {
-			v.report.Completeness.note(l.name(), bad.offset, "the segment ends in a torn batch: %v", bad.err)
-			return nil
-		}
+	if v.torn {
+		v.report.Completeness.note(l.name(), bad.offset, "the segment ends in a torn batch: %v", bad.err)
+	} else {
+		v.report.Integrity.find(l.name(), bad.offset, "%v", bad.err)
 	}
-	v.report.Integrity.find(l.name(), bad.offset, "%v", bad.err)
-	return nil
 }
 
 // conclude draws what follows from all records together.
@@ -215,6 +233,7 @@ func (v *verification) conclude() {
 	r, p := &v.report, &v.replay
 	r.Records, r.Decided, r.Ended, r.Gaps, r.Voids = p.records, p.decided, p.ended, p.gaps, p.voids
 	r.TreeSize, r.Root = p.tree.size, p.tree.root().String()
+	v.beginning.conclude(r)
 	for _, stated := range p.expect {
 		r.Integrity.find(stated.file, 0, "the checkpoint covers %d records, only %d could be followed", stated.size, p.tree.size)
 	}

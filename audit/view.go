@@ -91,7 +91,7 @@ func (v *view) follow(first uint64, each func(tree *tree, f frame) error, see se
 		return fmt.Errorf("record %d is no longer in the log: it begins at record %d, in %s", first, v.links[0].header.tree.size, v.links[0].name())
 	}
 	matches := false
-	p := replay{tree: v.links[start].header.tree, open: map[uint64]place{}, see: see, expect: []signedTree{v.stated}}
+	p := replay{see: see, expect: []signedTree{v.stated}}
 	p.reached = func(stated signedTree, root tlog.Hash) { matches = stated.root == root }
 	p.each = func(f frame) error {
 		if p.tree.size == v.stated.size {
@@ -99,8 +99,8 @@ func (v *view) follow(first uint64, each func(tree *tree, f frame) error, see se
 		}
 		return each(&p.tree, f)
 	}
+	p.begin(v.links[start].header)
 	p.tree.showPeaks(see)
-	p.check()
 	for i, l := range v.links[start:] {
 		if p.tree.size == v.stated.size {
 			break
@@ -114,9 +114,10 @@ func (v *view) follow(first uint64, each func(tree *tree, f frame) error, see se
 			err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
 		case l.header.logID != v.ring.logID:
 			err = errors.New("the segment belongs to another log")
-		case !p.tree.equal(&l.header.tree):
-			err = fmt.Errorf("the segment continues a log of %d records with the root %s, not the %d records before it", l.header.tree.size, l.header.tree.root(), p.tree.size)
 		default:
+			if err = p.follows(l.header); err != nil {
+				break
+			}
 			err = readLink(v.dir, l, last, func(b *batch) error { return p.add(l.index, b) })
 		}
 		if err == errCovered {

@@ -243,6 +243,37 @@ func TestWitnessKnowsOfARollback(t *testing.T) {
 	}
 }
 
+// A start that reads only the log's end reads as far back as the newest checkpoint of
+// a witness: what forked before it shows, however much came after.
+func TestWitnessOfALongLog(t *testing.T) {
+	cfg, k := folders(t), &keeper{}
+	cfg.StartBytes = -1
+	cfg.Witnesses = []Witness{k}
+	filled(t, cfg, 2)
+	early := t.TempDir()
+	if err := os.CopyFS(early, os.DirFS(filepath.Dir(cfg.Dir))); err != nil {
+		t.Fatal(err)
+	}
+	filled(t, cfg, 3)
+	if err := errors.Join(os.RemoveAll(cfg.Dir), os.RemoveAll(cfg.KeyDir), os.CopyFS(filepath.Dir(cfg.Dir), os.DirFS(early)), os.Chmod(filepath.Join(cfg.KeyDir, keyName), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Witnesses = nil
+	l, stop := running(t, cfg)
+	for len(segments(t, cfg)) < 4 {
+		fill(t, l, 1)
+	}
+	stop()
+	filled(t, cfg, 1)
+	cfg.Witnesses = []Witness{k}
+	if l, err := New(cfg); err == nil || !strings.Contains(err.Error(), "keeper has: the log was rewritten") {
+		if err == nil {
+			l.Close()
+		}
+		t.Errorf("opened: %v", err)
+	}
+}
+
 // A witness that hangs or answers nonsense does not keep the gateway from starting.
 func TestWitnessProvesNothingByNonsense(t *testing.T) {
 	for _, kept := range []string{"", "\x00\xff nonsense\n", "execgate/audit/00000000000000000000000000000000\n1\n", strings.Repeat("x", 3*maxCheckpointBytes)} {

@@ -2,7 +2,7 @@ package audit
 
 import (
 	"context"
-	"sync"
+	"errors"
 	"time"
 
 	"github.com/execgate/execgate/execution"
@@ -35,9 +35,15 @@ type writer struct {
 	orphans []*entry
 
 	fault fault
+	kept  uint64 // the number from which retention left the log, as it is recorded
+
+	opened  time.Time // when the log was
+	first   uint64    // number of the first record since then
+	written time.Time // when the last record was, or was tried
+	asks    chan func()
 
 	spaceChanged chan struct{} // the spare came or went
-	spareTaken   chan struct{}
+	spareTaken   chan struct{} // or retention may remove what it could not before
 
 	tip tip
 }
@@ -46,48 +52,13 @@ type writer struct {
 type opened struct {
 	reserve int64
 	subject Open
-}
-
-// tip is the durable state that the checkpointer, and who follows, reads.
-type tip struct {
-	mu     sync.Mutex
-	tree   tree
-	sealed uint64 // index of the last sealed segment; 0 for none
-	// changed is closed at the next change; nil where nobody waits for it.
-	changed chan struct{}
-}
-
-func (t *tip) snapshot() (tree, uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.tree, t.sealed
-}
-
-// follow is how far the log is durable, and what is closed once it is further.
-func (t *tip) follow() (size, sealed uint64, changed <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.changed == nil {
-		t.changed = make(chan struct{})
-	}
-	return t.tree.size, t.sealed, t.changed
-}
-
-// change changes the tip, and tells who follows.
-func (t *tip) change(to func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	to()
-	if t.changed != nil {
-		close(t.changed)
-		t.changed = nil
-	}
+	at      place
 }
 
 func newWriter(l *Log) *writer {
 	return &writer{
 		log: l, open: map[uint64]opened{},
-		spaceChanged: make(chan struct{}, 1), spareTaken: make(chan struct{}, 1),
+		asks: make(chan func()), spaceChanged: make(chan struct{}, 1), spareTaken: make(chan struct{}, 1),
 	}
 }
 
@@ -103,6 +74,8 @@ func (w *writer) run(ctx context.Context) {
 			w.serve(e)
 		case <-w.spaceChanged:
 			w.noteFull()
+		case ask := <-w.asks:
+			ask()
 		case <-heal.C:
 			// A fault is mended without waiting for a record, because a gateway
 			// that is not ready has none to write. What the log itself owes is
@@ -110,6 +83,7 @@ func (w *writer) run(ctx context.Context) {
 			if w.mended() && len(w.orphans) > 0 {
 				w.serve(nil)
 			}
+			w.beat()
 		case <-ctx.Done():
 			for w.drain() {
 			}
@@ -154,6 +128,7 @@ collect:
 			break collect
 		}
 	}
+	w.written = time.Now()
 	w.begin()
 	for i, e := range w.pending {
 		w.place(e)
@@ -167,11 +142,12 @@ collect:
 
 // begin empties the batch.
 func (w *writer) begin() {
-	if cap(w.buf) > 2*w.log.cfg.maxBatchBytes()+maxHeaderBytes {
+	const common = batchHeaderBytes + 64<<10
+	if cap(w.buf) > max(common, 2*w.log.cfg.maxBatchBytes()+maxHeaderBytes) {
 		w.buf = nil
 	}
 	if w.buf == nil {
-		w.buf = make([]byte, batchHeaderBytes, batchHeaderBytes+64<<10)
+		w.buf = make([]byte, batchHeaderBytes, common)
 	}
 	w.buf = w.buf[:batchHeaderBytes]
 	clear(w.group)
@@ -193,7 +169,7 @@ func (w *writer) place(e *entry) {
 	}
 	if !w.admits(e) {
 		w.noteFull()
-		w.refuse(e, errFull)
+		w.refuse(e, errors.Join(errFull, w.log.space.refused()))
 		return
 	}
 	if w.off+int64(len(w.buf)+e.bytes()) > w.identity.Size {
@@ -253,7 +229,7 @@ func (w *writer) commit() {
 			w.owe(e, seq)
 		}
 	}
-	w.settle(first)
+	w.settle(first, w.off-int64(len(w.buf)))
 	w.begin()
 }
 
@@ -275,18 +251,20 @@ func (w *writer) write() error {
 	return nil
 }
 
-// settle adds the batch, whose first number is first, to the tree and to what
-// is open.
-func (w *writer) settle(first uint64) {
+// settle adds the batch, whose first number is first and which stands at off, to
+// the tree and to what is open.
+func (w *writer) settle(first uint64, off int64) {
 	for i, e := range w.group {
 		seq := first + uint64(i)
 		switch e.typ {
 		case frameOpen:
-			w.open[seq] = opened{e.reserve, e.subject}
+			w.open[seq] = opened{e.reserve, e.subject, place{w.header.index, off}}
 			w.reserved += e.reserve
 		case frameClose:
 			w.reserved -= w.open[e.ref].reserve
 			delete(w.open, e.ref)
+		case frameRemoved:
+			w.kept = max(w.kept, e.ref)
 		}
 	}
 	w.promised = 0

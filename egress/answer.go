@@ -53,6 +53,8 @@ func (x *exchange) failure(err error, code string) string {
 	switch {
 	case errors.Is(context.Cause(x.ctx), errIdle):
 		return codeIdle
+	case errors.Is(err, errOutput):
+		return codeOutputLimit
 	case x.ended() != nil:
 		return codeCancelled
 	case errors.Is(err, errBytesSpent) || x.body.spent.Load():

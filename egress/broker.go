@@ -51,6 +51,8 @@ type Config struct {
 	// Decider is asked for each request of the mode intercept, after the grant; nil:
 	// the grant alone decides.
 	Decider Decider
+	// Tools are those that programs call by execution.ToolsHost; nil: there are none.
+	Tools Tools
 	// Logger is told of faults; nil discards.
 	Logger *slog.Logger
 }
@@ -63,6 +65,7 @@ type Broker struct {
 	roots                                    *x509.CertPool
 	credentials                              Credentials
 	decider                                  Decider
+	tools                                    Tools
 	plainPort                                int           // of plain HTTP
 	explainWait                              time.Duration // for what is to be refused in words
 
@@ -90,7 +93,7 @@ func New(c Config) (*Broker, error) {
 		resolveTimeout: cmp.Or(c.ResolveTimeout, defaultResolveTimeout),
 		dialTimeout:    cmp.Or(c.DialTimeout, defaultDialTimeout),
 		idleTimeout:    cmp.Or(c.IdleTimeout, defaultIdleTimeout),
-		roots:          c.Roots, credentials: c.Credentials, decider: c.Decider,
+		roots:          c.Roots, credentials: c.Credentials, decider: c.Decider, tools: c.Tools,
 		plainPort: 80, explainWait: defaultExplainWait,
 		counts: newCounts(), accounts: map[string]*account{},
 	}
@@ -131,6 +134,9 @@ func (b *Broker) Carry(ctx context.Context, job execution.Job, authority *tls.Ce
 
 	host, rule, code := decide(job.Grant.Network, to)
 	d := destination{host, to.Port, rule}
+	if host == execution.ToolsHost && code == "" {
+		code = b.closed(job, d)
+	}
 	switch {
 	case host == "":
 		d.host = printable(to.Host)

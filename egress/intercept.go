@@ -44,7 +44,7 @@ type intercepted struct {
 // intercept serves the requests of a connection to a destination that is open.
 func (b *Broker) intercept(ctx context.Context, job execution.Job, a *account, d destination, authority *tls.Certificate, conn net.Conn) {
 	b.answer(ctx, &intercepted{
-		broker: b, job: job, account: a, to: d, authority: authority, slashes: !b.looksAtPaths(job, d),
+		broker: b, job: job, account: a, to: d, authority: authority, slashes: d.host != execution.ToolsHost && !b.looksAtPaths(job, d),
 		requests: &upstream{broker: b, host: d.host}, sockets: &upstream{broker: b, host: d.host, socket: true},
 	}, conn)
 }

@@ -31,6 +31,12 @@ const (
 	codeUnscrubbable    = "response_unscrubbable"
 	codeSecretReflected = "secret_reflected" // an end, of a WebSocket
 	codeDisconnected    = "program_gone"     // an end: the program did not wait for the answer
+	codeOutputLimit     = "output_limit"     // an end, of a tool's request: no more of the answer is kept
+
+	// Of requests for the gateway's own tools.
+	codeToolRequest   = "tool_request_invalid"
+	codeToolArguments = "tool_arguments_too_large"
+	codeToolNested    = "tool_calls_tool"
 )
 
 // problem is a refusal as the program sees it (RFC 9457).
@@ -106,8 +112,12 @@ var answers = map[string]answer{
 	codeDisconnected:     {502, "The program did not wait for the answer."},
 	codeCancelled:        {503, "The execution has ended."},
 	codeIdle:             {504, "Nothing was sent or received for too long."},
-	codeUnscrubbable:     {502, "The answer is compressed, or a part, or a WebSocket, and the credential's binding is strict: it is withheld."},
+	codeUnscrubbable:     {502, "The answer is compressed, or a part, or a WebSocket, and must be searched for a credential: it is withheld."},
 	codeUnrecorded:       {503, "The gateway cannot record this request now, so it was not sent. Try again later."},
+
+	codeToolRequest:   {400, "Tools are called by POST /NAME, with their arguments as a JSON object, and listed by GET /."},
+	codeToolArguments: {413, "The arguments of a tool have at most 256 KiB."},
+	codeToolNested:    {403, "A tool cannot call tools."},
 
 	codeAmbiguous:      {403, "More than one credential is bound to this request. Ask for bindings that do not overlap."},
 	codeBindingInvalid: {502, "The credential's binding cannot be carried out."},

@@ -63,11 +63,14 @@ func (w *records) append(ctx context.Context, job execution.Job, r execution.Rec
 	return seq, nil
 }
 
-// allowed records that address is about to be connected to. q and binding are of a
-// request.
+// allowed records that address is about to be connected to; of what the gateway answers
+// itself there is none. q and binding are of a request.
 func (w *records) allowed(ctx context.Context, job execution.Job, d destination, q question, binding string, address netip.AddrPort) (uint64, error) {
 	decided := d.decided(q)
-	decided.Effect, decided.Address, decided.Binding = execution.EffectAllow, address.String(), binding
+	decided.Effect, decided.Binding = execution.EffectAllow, binding
+	if address.IsValid() {
+		decided.Address = address.String()
+	}
 	return w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: decided})
 }
 

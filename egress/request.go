@@ -12,23 +12,46 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// ServeHTTP decides one request, and carries it if it may leave.
+// verdict is what became of one request.
+type verdict struct {
+	to   destination
+	q    question
+	code string // why it was refused, or how it ended; empty: with the end of its answer
+	// begun: some of the answer was written. Where not, and there is a code, what is to
+	// be told is not written yet.
+	begun bool
+}
+
+// ServeHTTP answers one request.
 func (i *intercepted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !i.begin() {
 		return
 	}
 	defer i.under.Done()
+	switch v := i.handle(w, r); {
+	case v.code == "":
+	case v.begun:
+		panic(http.ErrAbortHandler) // the answer is not whole, and must not look so
+	default:
+		writeProblem(w, v.to, v.q, v.code)
+	}
+}
+
+// handle decides one request, and carries it if it may leave.
+func (i *intercepted) handle(w http.ResponseWriter, r *http.Request) verdict {
 	d, q, code := i.decide(r)
 	if code == "" {
 		if code = i.account.begin(time.Now()); code == "" {
 			defer i.account.release()
 		}
 	}
-	if code != "" {
-		i.refuse(w, r, d, q, code)
-		return
+	switch {
+	case code != "":
+		return i.refuse(r, d, q, code)
+	case d.host == execution.ToolsHost:
+		return i.serveTools(w, r, d, q)
 	}
-	i.forward(w, r, d, q)
+	return i.forward(w, r, d, q)
 }
 
 // decide says whether a request may leave, as far as that needs no lookup.
@@ -48,27 +71,28 @@ func (i *intercepted) decide(r *http.Request) (destination, question, string) {
 	return d, q, q.reason.Code
 }
 
-func (i *intercepted) refuse(w http.ResponseWriter, r *http.Request, d destination, q question, code string) {
+func (i *intercepted) refuse(r *http.Request, d destination, q question, code string) verdict {
 	i.broker.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, counted(code)}})
 	i.broker.recordRefusal(r.Context(), i.job, i.account, d, q, code)
-	writeProblem(w, d, q, code)
+	return verdict{to: d, q: q, code: code}
 }
 
 // forward looks up, records, and sends a request that may leave.
-func (i *intercepted) forward(w http.ResponseWriter, r *http.Request, d destination, q question) {
+func (i *intercepted) forward(w http.ResponseWriter, r *http.Request, d destination, q question) verdict {
 	to := i.requests
 	if q.socket {
 		to = i.sockets
 	}
 	addresses, code := to.candidates(r.Context(), d.rule.Private)
 	if code != "" {
-		i.refuse(w, r, d, q, code)
-		return
+		return i.refuse(r, d, q, code)
 	}
 	c, code := choose(i.job.Grant.Credentials, d, q)
 	if code != "" {
-		i.refuse(w, r, d, q, code)
-		return
+		return i.refuse(r, d, q, code)
+	}
+	if i.job.Call != nil {
+		c.strict = true // the caller reads it as text: what cannot be searched is of no use, but as a way to hide a key
 	}
 	x := newExchange(i, w, r, d, q, c)
 	defer x.close()
@@ -77,7 +101,12 @@ func (i *intercepted) forward(w http.ResponseWriter, r *http.Request, d destinat
 			break
 		}
 	}
-	x.finish()
+	if x.code == codeUnrecorded {
+		i.broker.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, x.code}})
+	} else {
+		i.broker.counts.carried(x.code, x.status, x.body.n.Load(), x.in, time.Since(x.began))
+	}
+	return verdict{d, q, x.code, x.begun}
 }
 
 // exchange is one request that may leave, with its answer.
@@ -202,20 +231,4 @@ func (x *exchange) lend(out *http.Request) string {
 		return codeBadCredential
 	}
 	return ""
-}
-
-// finish answers with a problem, where no answer has begun.
-func (x *exchange) finish() {
-	if x.code == codeUnrecorded {
-		x.broker.counts.request(RequestOutcome{Outcome: Outcome{execution.EffectDeny, x.code}})
-	} else {
-		x.broker.counts.carried(x.code, x.status, x.body.n.Load(), x.in, time.Since(x.began))
-	}
-	switch {
-	case x.code == "":
-	case !x.begun:
-		writeProblem(x.w, x.to, x.q, x.code)
-	default:
-		panic(http.ErrAbortHandler) // the answer is not whole, and must not look so
-	}
 }

@@ -12,6 +12,11 @@ type Job struct {
 	Method   Method
 	Metadata map[string]string
 	Grant    Grant
+	// Tool is the tool whose call it is; empty: it is no call of one.
+	Tool string
+	// Call is the request to make in the place of a program to run, of a tool of
+	// ToolHTTP. Where it is set the Grant has no image.
+	Call *HTTPCall
 	// Session is the id of an open session to run in; empty: a sandbox of its own.
 	Session string
 	// Language names the driver of the image that runs Code; where it is

@@ -36,6 +36,8 @@ const (
 	RecordEgressEnded          RecordType = "egress_ended"
 	RecordGap                  RecordType = "gap"
 	RecordAuditKeyRotated      RecordType = "audit_key_rotated" // the log's own signing key
+	RecordSegmentsRemoved      RecordType = "segments_removed"  // before it is done
+	RecordHeartbeat            RecordType = "heartbeat"         // nothing else was recorded for a while
 )
 
 // Record is one entry of the audit log. Exactly one of the bodies is set: the
@@ -66,12 +68,15 @@ type Record struct {
 	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
 	AuditKey             *AuditKeyRotation     `json:"audit_key,omitempty"`
+	SegmentsRemoved      *SegmentsRemoved      `json:"segments_removed,omitempty"`
+	Heartbeat            *Heartbeat            `json:"heartbeat,omitempty"`
 }
 
 // Decided is the body of a RecordDecided: what was asked, by digest, and the
 // whole decision.
 type Decided struct {
 	Action        Action            `json:"action,omitempty"`      // empty in records from before there were several: execute
+	Parent        string            `json:"parent,omitempty"`      // the execution whose program called the tool
 	Session       string            `json:"session,omitempty"`     // the one that is opened, or run in
 	Tool          string            `json:"tool,omitempty"`        // of ActionToolCall: the one that is called
 	ArgsSHA256    string            `json:"args_sha256,omitempty"` // of ActionToolCall: ToolCall.ArgsSHA256
@@ -122,6 +127,7 @@ type Ended struct {
 	DecidedSeq   uint64  `json:"decided_seq"` // the record that opened this execution
 	Outcome      Outcome `json:"outcome"`
 	ExitCode     *int    `json:"exit_code"`
+	Status       int     `json:"status,omitempty"` // of a tool of ToolHTTP: what its destination answered
 	StdoutSHA256 string  `json:"stdout_sha256,omitempty"`
 	StderrSHA256 string  `json:"stderr_sha256,omitempty"`
 	ResultSHA256 string  `json:"result_sha256,omitempty"`
@@ -241,4 +247,38 @@ type Gap struct {
 type AuditKeyRotation struct {
 	Old string `json:"old"` // verifier keys of sumdb/note, as in audit.pub
 	New string `json:"new"`
+}
+
+// SegmentsRemoved is the body of a RecordSegmentsRemoved: what retention takes from
+// the beginning of the log.
+type SegmentsRemoved struct {
+	Files  []string      `json:"files"` // at most MaxRecordSegments
+	Bytes  int64         `json:"bytes"`
+	First  uint64        `json:"first"` // number of the first record in them
+	Last   uint64        `json:"last"`
+	Root   string        `json:"root"` // of the tree of the numbers up to Last, in base64
+	Reason RemovalReason `json:"reason"`
+}
+
+// MaxRecordSegments bounds the files of one SegmentsRemoved.
+const MaxRecordSegments = 64
+
+// RemovalReason says why segments were removed.
+type RemovalReason string
+
+// Why segments are removed.
+const (
+	RemovedByAge  RemovalReason = "age"
+	RemovedBySize RemovalReason = "size"
+)
+
+// Heartbeat is the body of a RecordHeartbeat.
+type Heartbeat struct {
+	EveryS   int64  `json:"every_s"`  // after so long without a record there is one
+	UptimeS  int64  `json:"uptime_s"` // since the log was opened
+	Records  uint64 `json:"records"`  // since then, without this one
+	Open     int    `json:"open"`     // executions that are under way
+	Segments int    `json:"segments"`
+	Bytes    int64  `json:"bytes"`  // that the segments take up
+	Oldest   uint64 `json:"oldest"` // number of the oldest record that is kept
 }

@@ -7,5 +7,6 @@ func RecordTypes() []RecordType {
 		RecordKeyCreated, RecordKeyRevoked, RecordApprovalRequested, RecordApprovalApproved, RecordApprovalDenied,
 		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
 		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap,
+		RecordSegmentsRemoved, RecordHeartbeat,
 	}
 }

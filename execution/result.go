@@ -29,10 +29,13 @@ const (
 // that a limit stopped, is a Result; an error means that the gateway failed.
 type Result struct {
 	Outcome Outcome `json:"outcome"`
-	// ExitCode is nil unless Outcome is exited.
-	ExitCode *int   `json:"exit_code"`
-	Stdout   []byte `json:"-"`
-	Stderr   []byte `json:"-"`
+	// ExitCode is nil unless Outcome is exited, and of a Job with a Call.
+	ExitCode *int `json:"exit_code"`
+	// Status is what the destination of a Job with a Call has answered, whose body is
+	// Stdout; 0: it did not, and Stdout says why, as a problem document (RFC 9457).
+	Status int    `json:"-"`
+	Stdout []byte `json:"-"`
+	Stderr []byte `json:"-"`
 	// Value is the program's result as JSON; nil where there is none.
 	Value json.RawMessage `json:"result"`
 	// ValueError says why a result could not be taken; empty where it could.

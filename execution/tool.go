@@ -36,12 +36,25 @@ type Tool struct {
 
 // ToolRequest is the template of the request that a tool of ToolHTTP makes. In URL
 // {name} stands for the argument of that name, percent-encoded: as a part of the path,
-// or in the query. The arguments that it does not name are the body, as JSON, of a
-// method that has one, and else further parameters of the query.
+// or in the query. The arguments that it does not name are the body, as JSON, of the
+// methods POST, PUT and PATCH, and else further parameters of the query.
 type ToolRequest struct {
 	Method string
 	URL    string // https
 }
+
+// HTTPCall is the request that a call of a tool of ToolHTTP makes: its template with the
+// arguments in it. Where it goes is the template's alone.
+type HTTPCall struct {
+	Method string
+	To     Destination // by https
+	Target string      // of the request: its path, and after "?" its query, escaped
+	Body   []byte      // JSON; nil: there is none
+}
+
+// ToolsHost is the name by which programs call tools, over plain HTTP, where their
+// network grant opens it: POST http://tools.execgate/NAME. It is no host anywhere else.
+const ToolsHost = "tools.execgate"
 
 // Facts is what policy reads of the tool as data.tools[name].
 func (t Tool) Facts() ToolFacts {

@@ -96,7 +96,9 @@ func checkGrant(q execution.Question, g execution.Grant) string {
 	if err := g.Limits.Validate(); err != nil {
 		return "the policy granted an impossible limit: " + err.Error()
 	}
-	if g.Image == "" || g.Image != q.Image.Digest {
+	// A tool without an image runs nothing; that it is one, settle holds it to.
+	runsNothing := q.Action == execution.ActionToolCall && q.Image == (execution.Image{})
+	if g.Image != q.Image.Digest || g.Image == "" && !runsNothing {
 		return "the policy granted another image than the one that was asked for"
 	}
 	if g.Runtime == "" {

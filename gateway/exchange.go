@@ -78,9 +78,7 @@ func (x *exchange) write(status int, contentType string, body []byte) {
 // a hang-up while the program runs.
 func (x *exchange) body(cap int64) ([]byte, error) {
 	r := x.gin.Request
-	tooLarge := &execution.Error{
-		Kind: execution.KindTooLarge, Detail: "a body may have at most " + strconv.FormatInt(cap, 10) + " bytes",
-	}
+	tooLarge := errBodyTooLarge(cap)
 	if r.ContentLength > cap {
 		return nil, tooLarge
 	}
@@ -95,6 +93,12 @@ func (x *exchange) body(cap int64) ([]byte, error) {
 	}
 	_ = http.NewResponseController(x.gin.Writer).SetReadDeadline(time.Time{}) // fails as in write
 	return content, nil
+}
+
+func errBodyTooLarge(cap int64) error {
+	return &execution.Error{
+		Kind: execution.KindTooLarge, Detail: "a body may have at most " + strconv.FormatInt(cap, 10) + " bytes",
+	}
 }
 
 // finish writes the one line of the log about the exchange. What is in it was

@@ -222,6 +222,9 @@ func (s *Service) carry(ctx context.Context, call Call, allowed Response, place 
 	t.enter(StateRunning)
 	job := execution.NewJob(allowed.ID, call.Principal.Owner(), call.Request, allowed.Decision.Grant)
 	job.Roles, job.Method = call.Principal.Roles, call.Principal.Method
+	if call.tool != nil {
+		job.Tool, job.Call = call.tool.Name, call.tool.makes
+	}
 	tell, rest := allowed.duties.events(call.Events)
 	if tell != nil {
 		job.Events = s.guarded(tell)

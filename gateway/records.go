@@ -93,7 +93,7 @@ func (w *records) decided(ctx context.Context, call Call, q execution.Question, 
 		Decision:      d,
 	}
 	if q.Action == execution.ActionToolCall {
-		body.Tool, body.ArgsSHA256 = q.Tool.Name, q.Tool.ArgsSHA256
+		body.Tool, body.ArgsSHA256, body.Parent = q.Tool.Name, q.Tool.ArgsSHA256, call.tool.parent
 	}
 	if r.Code != "" {
 		body.CodeSHA256, body.CodeBytes = execution.HexSHA256([]byte(r.Code)), len(r.Code)
@@ -120,11 +120,11 @@ func (w *records) session(ctx context.Context, call Call, change execution.Sessi
 func (w *records) ended(ctx context.Context, call Call, id string, decided uint64, response Response, runErr error) (uint64, error) {
 	result := response.Result
 	body := &execution.Ended{
-		DecidedSeq: decided, Outcome: result.Outcome, ExitCode: result.ExitCode,
+		DecidedSeq: decided, Outcome: result.Outcome, ExitCode: result.ExitCode, Status: result.Status,
 		Usage: boundUsage(result.Usage), Leases: boundLeases(response.Leases),
 	}
 	if runErr != nil {
-		body.Outcome, body.ExitCode, body.Error = execution.OutcomeEngineFailed, nil, faultCode(runErr)
+		body.Outcome, body.ExitCode, body.Status, body.Error = execution.OutcomeEngineFailed, nil, 0, faultCode(runErr)
 	} else {
 		body.StdoutSHA256, body.StderrSHA256 = digest(result.Stdout), digest(result.Stderr)
 		body.ResultSHA256 = digest(result.Value)

@@ -20,8 +20,10 @@ const (
 // toolCall is the call of a tool in a Call.
 type toolCall struct {
 	execution.ToolCall
-	tool    *tool // nil: there is none of that name
-	listing bool  // it is asked whether it could be called, without arguments
+	tool    *tool               // nil: there is none of that name
+	listing bool                // it is asked whether it could be called, without arguments
+	parent  string              // the execution whose program calls it; empty: none
+	makes   *execution.HTTPCall // of a tool of ToolHTTP, once the call is settled
 }
 
 // CallTool calls the tool called name, as Execute runs an execution: call has no
@@ -32,10 +34,17 @@ type toolCall struct {
 // not grant, and in the same words for one that there is not; and KindInvalid with
 // pointers for arguments that do not fit the schema of a tool that is granted.
 func (s *Service) CallTool(ctx context.Context, call Call, name string, arguments json.RawMessage) (Response, error) {
-	called := &toolCall{
+	return s.callTool(ctx, call, s.toolCall(name, arguments))
+}
+
+func (s *Service) toolCall(name string, arguments json.RawMessage) *toolCall {
+	return &toolCall{
 		ToolCall: execution.ToolCall{Name: name, Args: arguments, ArgsSHA256: execution.HexSHA256(arguments)},
 		tool:     s.tools.get(name),
 	}
+}
+
+func (s *Service) callTool(ctx context.Context, call Call, called *toolCall) (Response, error) {
 	call.tool, call.Request = called, called.request(call.Request.Metadata)
 	return s.Execute(ctx, call)
 }
@@ -104,18 +113,29 @@ func (c *toolCall) settle(d execution.Decision) (execution.Decision, error) {
 	switch {
 	case c == nil:
 		return d, nil
-	case c.tool != nil && c.tool.Kind == execution.ToolContainer:
+	case c.tool != nil && c.tool.callable():
 		if !d.Allowed() || c.listing {
 			return d, nil
 		}
-		return d, c.tool.fits(c.Args)
+		return d, c.fit()
 	case c.tool == nil && d.Allowed():
 		d = refuse(d, codeToolNotGranted, "there is no tool of this name")
 	case c.tool != nil && unanswered(d) == nil && !hasReason(d.Reasons, codeToolNotGranted, codeToolUnsupported):
-		d = refuse(d, codeToolUnsupported, fmt.Sprintf("tools of the kind %s have no call of their own here: use one of the kind container", c.tool.Kind))
+		d = refuse(d, codeToolUnsupported, fmt.Sprintf("tools of the kind %s have no call of their own: code uses them, which names them in tools", c.tool.Kind))
 	}
 	d.Grant, d.Obligations, d.Clamped = execution.Grant{}, nil, []execution.Clamp{}
 	return d, nil
+}
+
+// fit holds the arguments against the tool's schema, and makes the request of a tool that
+// makes one.
+func (c *toolCall) fit() error {
+	if err := c.tool.fits(c.Args); err != nil || c.tool.Kind != execution.ToolHTTP {
+		return err
+	}
+	made, err := c.tool.template.expand(c.Args)
+	c.makes = &made
+	return err
 }
 
 func hasReason(reasons []execution.Reason, codes ...string) bool {
@@ -152,7 +172,7 @@ func (s *Service) ListTools(ctx context.Context, call Call) ([]execution.Tool, e
 	used := s.budgets.see(call.Principal.Owner(), time.Now())
 	usable := []execution.Tool{}
 	for _, t := range s.tools.all() {
-		if t.Kind != execution.ToolContainer {
+		if !t.callable() {
 			continue // of what has no call nobody is asked
 		}
 		may, err := s.mayCall(ctx, call, t, used)

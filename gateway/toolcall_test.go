@@ -16,7 +16,8 @@ import (
 
 const adderSchema = `{"type":"object","properties":{"a":{"type":"number"},"b":{"type":"number"}},"required":["a","b"],"additionalProperties":false}`
 
-// withTools is a world whose registry has two tools with a call, and one without.
+// withTools is a world whose registry has tools of each kind: two that run a program, one
+// that makes a request, and one that has no call.
 func withTools(t testing.TB) *world {
 	t.Helper()
 	w := newWorld()
@@ -34,7 +35,19 @@ func withTools(t testing.TB) *world {
 		{Name: "plain", Description: "Is plain.", Kind: execution.ToolContainer, Image: "python", Command: []string{"plain"}, Arguments: schema},
 		{
 			Name: "weather", Description: "Tells.", Kind: execution.ToolHTTP, Arguments: schema,
-			Request: &execution.ToolRequest{Method: "GET", URL: "https://api.weather.example/v1"}, Network: []execution.Destination{{Host: "api.weather.example", Port: 443}},
+			Request: &execution.ToolRequest{Method: "GET", URL: "https://api.weather.example/v1/{a}"}, Network: []execution.Destination{{Host: "api.weather.example", Port: 443}},
+			Limits: execution.Limits{TimeoutMS: 500},
+			Credential: &execution.Credential{
+				Engine: "kv2", Mount: "secret", Path: "weather", VaultPolicies: []string{"weather"}, Inject: execution.InjectEgress,
+				Bind: []execution.Binding{{Host: "api.weather.example", Port: 443, Mode: "bearer"}},
+			},
+		},
+		{
+			Name: "database", Description: "Is used by code.", Kind: execution.ToolEgress, Network: []execution.Destination{{Host: "api.weather.example", Port: 443}},
+			Credential: &execution.Credential{
+				Engine: "kv2", Mount: "secret", Path: "weather", VaultPolicies: []string{"weather"}, Inject: execution.InjectEgress,
+				Bind: []execution.Binding{{Host: "api.weather.example", Port: 443, Mode: "bearer"}},
+			},
 		},
 	})
 	if err != nil {
@@ -104,6 +117,75 @@ func TestToolCall(t *testing.T) {
 	}
 	if h := w.history(); h != "resolve decide decided lend execute revoke ended" {
 		t.Errorf("history %q", h)
+	}
+}
+
+// allowRequest is what a policy says of a call that runs nothing.
+func allowRequest(credentials ...string) execution.Decision {
+	d := allow(credentials...)
+	d.Grant.Image = ""
+	return d
+}
+
+// A tool that makes a request has its call decided, lent to, recorded and carried out as
+// any other. No image is asked for, and the request has been made of the arguments.
+func TestHTTPToolCall(t *testing.T) {
+	w := withTools(t)
+	var asked execution.Question
+	var job execution.Job
+	w.decide = func(q execution.Question) execution.Decision { asked = q; return allowRequest("weather") }
+	w.execute = func(_ context.Context, j execution.Job) (execution.Result, error) {
+		job = j
+		return execution.Result{Outcome: execution.OutcomeExited, Status: 201, Stdout: []byte(`{"x":1}`)}, nil
+	}
+	a := serve(t, w, nil).do("POST", calls("weather"), callerToken, fitting)
+	for _, want := range []string{`"content":"{\"x\":1}"`, `"structured":{"x":1}`, `"outcome":"exited"`, `"exit_code":null`, `"status":201`, `"is_error":false`} {
+		if a.StatusCode != 200 || !strings.Contains(a.body, want) {
+			t.Errorf("no %s: %d %s", want, a.StatusCode, a.body)
+		}
+	}
+	want := execution.HTTPCall{Method: "GET", To: execution.Destination{Host: "api.weather.example", Port: 443}, Target: "/v1/1?b=2.50"}
+	if diff := cmp.Diff(&want, job.Call); diff != "" || job.Tool != "weather" {
+		t.Errorf("tool %s: %s", job.Tool, diff)
+	}
+	r := asked.Request
+	if asked.Image != (execution.Image{}) || r.Image != "" || len(r.Command) > 0 || !slices.Equal(r.Tools, []string{"weather"}) ||
+		!slices.Equal(r.Network, []execution.Destination{want.To}) || r.Limits != (execution.Limits{TimeoutMS: 500}) {
+		t.Errorf("asked %+v", asked)
+	}
+	if h := w.history(); h != "resolve decide decided lend execute revoke ended" {
+		t.Errorf("history %q", h)
+	}
+	decided, ended := w.recorded()[0].Decided, w.recorded()[1].Ended
+	if decided.Tool != "weather" || decided.Image != "" || decided.Parent != "" || ended.Status != 201 || ended.ExitCode != nil {
+		t.Errorf("recorded %+v and %+v", decided, ended)
+	}
+}
+
+func TestHTTPToolThatFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		result execution.Result
+		has    []string
+	}{
+		"answered 404": {execution.Result{Outcome: execution.OutcomeExited, Status: 404, Stdout: []byte("no")}, []string{`"content":"no"`, `"status":404`, `"is_error":true`}},
+		"redirected":   {execution.Result{Outcome: execution.OutcomeExited, Status: 302}, []string{`"status":302`, `"is_error":false`}},
+		"refused":      {execution.Result{Outcome: execution.OutcomeExited, Stdout: []byte(`{"code":"x"}`)}, []string{`"structured":{"code":"x"}`, `"status":null`, `"is_error":true`}},
+		"too long":     {execution.Result{Outcome: execution.OutcomeTimedOut, Status: 200}, []string{`"outcome":"timed_out"`, `"status":200`, `"is_error":true`}},
+		"too much": {execution.Result{Outcome: execution.OutcomeOutputLimit, Status: 200, Stdout: []byte("1"), Truncated: execution.Truncated{Stdout: true}}, []string{
+			`"structured":null`, `"truncated":true`, `"is_error":true`,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := withTools(t)
+			w.decide = func(execution.Question) execution.Decision { return allowRequest() }
+			w.execute = func(context.Context, execution.Job) (execution.Result, error) { return test.result, nil }
+			a := serve(t, w, nil).do("POST", calls("weather"), callerToken, fitting)
+			for _, want := range test.has {
+				if a.StatusCode != 200 || !strings.Contains(a.body, want) {
+					t.Errorf("no %s: %d %s", want, a.StatusCode, a.body)
+				}
+			}
+		})
 	}
 }
 
@@ -184,10 +266,10 @@ func TestToolsThatAreNotGrantedAreAsUnknown(t *testing.T) {
 		tools  []string // of these and of one that there is not the answers are the same
 		status int
 	}{
-		"not granted":               {notGranted, nil, fitting, []string{"adder", "weather"}, 403},
-		"arguments that do not fit": {notGranted, nil, `{"arguments": {"x": 1}}`, []string{"adder", "weather"}, 403},
-		"no image":                  {notGranted, missing, fitting, []string{"adder", "weather"}, 403},
-		"no engine":                 {notGranted, away, fitting, []string{"adder", "weather"}, 503},
+		"not granted":               {notGranted, nil, fitting, []string{"adder", "weather", "database"}, 403},
+		"arguments that do not fit": {notGranted, nil, `{"arguments": {"x": 1}}`, []string{"adder", "weather", "database"}, 403},
+		"no image":                  {notGranted, missing, fitting, []string{"adder", "weather", "database"}, 403},
+		"no engine":                 {notGranted, away, fitting, []string{"adder", "weather", "database"}, 503},
 		"a policy that allows all":  {allowAll, nil, fitting, nil, 403},
 		"no policy": {func(execution.Question) execution.Decision {
 			return execution.Deny("", execution.Reason{Code: execution.CodePolicyNotLoaded, Message: "none"})
@@ -246,8 +328,11 @@ func TestUnknownToolsTakeTheSameWay(t *testing.T) {
 		serve(t, w, nil).do("POST", calls(tool), callerToken, fitting)
 		return w.history()
 	}
-	if a, b, c := history("adder"), history("nothing"), history("weather"); a != b || a != c {
-		t.Errorf("%q, %q and %q", a, b, c)
+	want := history("nothing")
+	for _, tool := range []string{"adder", "weather", "database"} {
+		if got := history(tool); got != want {
+			t.Errorf("%s: %q, and %q of none", tool, got, want)
+		}
 	}
 }
 
@@ -257,6 +342,7 @@ func TestToolCallsThatAreRefused(t *testing.T) {
 			return execution.Deny("sha256:rev", execution.Reason{Code: code, Message: "m"})
 		}
 	}
+	withoutImage := func(execution.Question) execution.Decision { return allowRequest() }
 	held := func(execution.Question) execution.Decision {
 		d := allow()
 		d.Effect, d.Approval = execution.EffectRequireApproval, &execution.ApprovalTerms{ExpiresS: 60, Roles: []string{"approver"}}
@@ -277,16 +363,16 @@ func TestToolCallsThatAreRefused(t *testing.T) {
 		"a long name":                  {nil, strings.Repeat("a", 65), fitting, 400, "tool_name_invalid", "", "", 0},
 		"a megabyte":                   {nil, "adder", `{"arguments": {"a": "` + strings.Repeat("x", 1<<20) + `"}}`, 413, "", "", "", 0},
 		"another reason":               {denies("budget_spent"), "adder", fitting, 403, "", "", "budget_spent", 1},
-		"a tool without a call yet":    {nil, "weather", fitting, 403, "", "", "no call of their own", 1},
+		"a tool without a call":        {withoutImage, "database", fitting, 403, "", "", "no call of their own", 1},
+		"a request with an image":      {nil, "weather", fitting, 403, "", "", "another image", 1},
+		"a program without an image":   {withoutImage, "adder", fitting, 403, "", "", "another image", 1},
+		"a part of a path that climbs": {withoutImage, "weather", `{"arguments": {"a": "..", "b": 1}}`, 400, "", "/arguments/a", "", 0},
 		"what needs an approval":       {held, "adder", fitting, 403, "", "", "which only an execution can await", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := withTools(t)
 			if test.decide != nil {
 				w.decide = test.decide
-			}
-			if name == "a tool without a call yet" {
-				w.decide = func(execution.Question) execution.Decision { d := allow(); d.Grant.Image = ""; return d }
 			}
 			a := serve(t, w, nil).do("POST", calls(test.tool), callerToken, test.body)
 			p := a.problem(t)
@@ -338,16 +424,20 @@ func TestToolsAreListed(t *testing.T) {
 		if q.Tool.Args != nil || q.Action != execution.ActionToolCall || q.Request.Stdin != "" {
 			t.Errorf("asked %+v", q)
 		}
-		if q.Tool.Name == "adder" && q.Principal.Tenant == "acme" || q.Tool.Name == "plain" && q.Principal.Tenant == "other" {
+		switch q.Principal.Tenant + " " + q.Tool.Name {
+		case "acme adder", "other plain":
 			return allow()
+		case "fourth weather", "fourth database":
+			return allowRequest()
 		}
 		return notGranted(q)
 	}
 	s := serve(t, w, nil)
 	for tenant, want := range map[string]string{
-		"acme":  `{"tools":[{"name":"adder","description":"Adds.","kind":"container","arguments":` + adderSchema + `}]}`,
-		"other": `{"tools":[{"name":"plain","description":"Is plain.","kind":"container","arguments":` + adderSchema + `}]}`,
-		"third": `{"tools":[]}`,
+		"acme":   `{"tools":[{"name":"adder","description":"Adds.","kind":"container","arguments":` + adderSchema + `}]}`,
+		"other":  `{"tools":[{"name":"plain","description":"Is plain.","kind":"container","arguments":` + adderSchema + `}]}`,
+		"third":  `{"tools":[]}`,
+		"fourth": `{"tools":[{"name":"weather","description":"Tells.","kind":"http","arguments":` + adderSchema + `}]}`,
 	} {
 		if a := s.do("GET", "/v1/tools", "caller/"+tenant, ""); a.StatusCode != 200 || a.body != want {
 			t.Errorf("%s: %d %s", tenant, a.StatusCode, a.body)

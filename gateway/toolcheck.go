@@ -1,11 +1,8 @@
 package gateway
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -198,67 +195,3 @@ func checkURLPaths(paths []string, at string, f *faults) {
 }
 
 func isNoPrint(r rune) bool { return r <= ' ' || r >= 0x7f }
-
-// placeholder is an argument's place in the template of a URL.
-var placeholder = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\}`)
-
-// checkRequest reports what is wrong with the template of a request.
-func (t *tool) checkRequest(f *faults) {
-	if t.Request == nil {
-		f.add("/request", "is required for a tool of the kind http")
-		return
-	}
-	if !slices.Contains(methods, t.Request.Method) {
-		f.addf("/request/method", "must be one of %s", strings.Join(methods, ", "))
-	}
-	const at = "/request/url"
-	template := t.Request.URL
-	var schema struct {
-		Properties map[string]json.RawMessage `json:"properties"`
-		Required   []string                   `json:"required"`
-	}
-	_ = json.Unmarshal(t.Arguments, &schema) // what is no schema is reported as that
-	// With "x" in the place of each argument it is a URL like any other.
-	filled := placeholder.ReplaceAllString(template, "x")
-	parsed, err := url.Parse(filled)
-	if err != nil || len(template) > maxVaultPath || strings.ContainsAny(filled, "{}\\%") || strings.ContainsFunc(template, isNoPrint) {
-		f.add(at, "must be a URL such as https://api.example.com/items/{id}, with arguments only as parts of its path and in its query")
-		return
-	}
-	authority, _, _ := strings.Cut(strings.TrimPrefix(template, "https://"), "/")
-	d, wrong := parseDestination(destinationText(execution.Destination{Host: parsed.Hostname(), Port: portOf(parsed)}))
-	switch {
-	case parsed.Scheme != "https" || parsed.User != nil || parsed.Fragment != "":
-		f.add(at, "must be https, without a user and without a fragment")
-	case placeholder.MatchString(authority):
-		f.add(at, "must not have an argument in its host or port")
-	case wrong != "":
-		f.add(at, "with its host and port "+wrong)
-	case parsed.Path != "" && path.Clean(parsed.Path) != parsed.Path:
-		f.add(at, "must have a clean path: no '.', '..' or empty part, no '/' at the end")
-	case !slices.Contains(t.Network, d):
-		f.addf(at, "must name a host and port that stand in network too: %s does not", destinationText(d))
-	}
-	inPath, _, _ := strings.Cut(template, "?")
-	for _, found := range placeholder.FindAllStringSubmatch(template, -1) {
-		name := found[1]
-		switch _, declared := schema.Properties[name]; {
-		case !declared:
-			f.addf(at, "names the argument %s, which is not in the properties of arguments", name)
-		case strings.Contains(inPath, found[0]) && !slices.Contains(schema.Required, name):
-			f.addf(at, "names the argument %s in its path, which has to be required in arguments", name)
-		}
-	}
-}
-
-// portOf is the port of a URL of https; 0 where it has one that is none.
-func portOf(u *url.URL) int {
-	if u.Port() == "" {
-		return 443
-	}
-	var port int
-	if _, err := fmt.Sscanf(u.Port(), "%d", &port); err != nil {
-		return 0
-	}
-	return port
-}

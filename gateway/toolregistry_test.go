@@ -205,6 +205,16 @@ func TestToolsThatAreNot(t *testing.T) {
 		"an argument that is none": {url("https://api.weather.example/v1/{town}"), "/request/url"},
 		"a path without its part":  {url("https://api.weather.example/v1/{days}"), "/request/url"},
 		"a brace that is left":     {url("https://api.weather.example/v1/{city"), "/request/url"},
+		"https in upper case":      {url("HTTPS://api.weather.example/v1/{city}"), "/request/url"},
+		"an address":               {url("https://10.0.0.1/v1/{city}"), "/request/url"},
+		"an address in brackets":   {url("https://[2001:db8::1]/v1/{city}"), "/request/url"},
+		"no host":                  {url("https:///v1/{city}"), "/request/url"},
+		"a name of a parameter":    {url("https://api.weather.example/v1/{city}?{days}=1"), "/request/url"},
+		"a path of it that splits": {url("https://api.weather.example/v1;x/{city}"), "/request/url"},
+		"a path of it with quotes": {url("https://api.weather.example/v1/\"{city}\""), "/request/url"},
+		"memory of a request":      {http(func(x *execution.Tool) { x.Limits = execution.Limits{TimeoutMS: 1000, MemoryMiB: 64} }), "/limits"},
+		"the tools themselves":     {http(func(x *execution.Tool) { x.Network[0] = execution.Destination{Host: "Tools.Execgate", Port: 443} }), "/network/0"},
+		"tools that call tools":    {container(func(x *execution.Tool) { x.Network = []execution.Destination{{Host: "tools.execgate", Port: 80}} }), "/network/0"},
 		"http with an image":       {http(func(x *execution.Tool) { x.Image = "python" }), "/image"},
 	} {
 		t.Run(name, func(t *testing.T) {

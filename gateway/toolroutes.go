@@ -22,18 +22,22 @@ func (g *Gateway) listTools(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	list := []toolDocument{}
-	for _, t := range tools {
-		list = append(list, toolDocument{t.Name, t.Description, t.Kind, t.Arguments})
-	}
-	body, err := json.Marshal(struct {
-		Tools []toolDocument `json:"tools"`
-	}{list})
+	body, err := encodeTools(tools)
 	if err != nil {
 		return internal("encode tools", err)
 	}
 	x.write(http.StatusOK, mediaJSON, body)
 	return nil
+}
+
+func encodeTools(tools []execution.Tool) ([]byte, error) {
+	list := []toolDocument{}
+	for _, t := range tools {
+		list = append(list, toolDocument{t.Name, t.Description, t.Kind, t.Arguments})
+	}
+	return json.Marshal(struct {
+		Tools []toolDocument `json:"tools"`
+	}{list})
 }
 
 // callTool is POST /v1/tools/{name}/calls. It answers when the tool has ended.
@@ -46,7 +50,7 @@ func (g *Gateway) callTool(x *exchange) error {
 	}
 	name := x.gin.Param("name")
 	if !validName(name, maxToolName, "._-+") {
-		return &execution.Error{Kind: execution.KindInvalid, Code: "tool_name_invalid", Detail: "no tool can have a name like that"}
+		return errToolName()
 	}
 	if err := checkContentType(x.gin.Request.Header); err != nil {
 		return err
@@ -72,13 +76,18 @@ func (g *Gateway) callTool(x *exchange) error {
 	return nil
 }
 
+func errToolName() error {
+	return &execution.Error{Kind: execution.KindInvalid, Code: "tool_name_invalid", Detail: "no tool can have a name like that"}
+}
+
 // toolCallDocument is the 200 body.
 type toolCallDocument struct {
 	ID         string            `json:"id"`
-	Content    string            `json:"content"`    // what the tool wrote on standard output
+	Content    string            `json:"content"`    // what the tool wrote on standard output, or was answered
 	Structured json.RawMessage   `json:"structured"` // the same, where it is JSON
 	Outcome    execution.Outcome `json:"outcome"`
 	ExitCode   *int              `json:"exit_code"`
+	Status     *int              `json:"status"` // of a tool of the kind http: what its destination answered
 	IsError    bool              `json:"is_error"`
 	Truncated  bool              `json:"truncated"` // Content is not all that was written
 	Decision   decisionDocument  `json:"decision"`
@@ -94,7 +103,11 @@ func encodeToolCall(response Response) ([]byte, error) {
 	if r.Outcome != execution.OutcomeExited {
 		document.ExitCode = nil
 	}
-	document.IsError = document.ExitCode == nil || *document.ExitCode != 0
+	if r.Status != 0 {
+		document.Status = &r.Status
+	}
+	wentWell := document.ExitCode != nil && *document.ExitCode == 0 || r.Status != 0 && r.Status < http.StatusBadRequest
+	document.IsError = r.Outcome != execution.OutcomeExited || !wentWell
 	if !r.Truncated.Stdout {
 		document.Structured = structured(r.Stdout)
 	}

@@ -27,7 +27,13 @@ type Tools struct {
 // tool is one entry of the registry.
 type tool struct {
 	execution.Tool
-	schema *jsonschema.Schema
+	schema   *jsonschema.Schema
+	template *requestTemplate // of ToolHTTP
+}
+
+// callable reports whether the tool has a call of its own.
+func (t *tool) callable() bool {
+	return t.Kind == execution.ToolContainer || t.Kind == execution.ToolHTTP
 }
 
 // NewTools checks every tool. What is wrong with them is an execution.Error of
@@ -127,7 +133,9 @@ func (t *tool) check(f *faults) {
 		t.checkRequest(f)
 		t.mustLack(t.Image != "", "/image", f)
 		t.mustLack(len(t.Command) > 0, "/command", f)
-		t.mustLack(t.Limits != (execution.Limits{}), "/limits", f)
+		own := t.Limits
+		own.TimeoutMS, own.OutputKiB = 0, 0 // the ones that a request can meet
+		t.mustLack(own != (execution.Limits{}), "/limits", f)
 		if t.Credential != nil && t.Credential.Inject != execution.InjectEgress {
 			f.add("/credential/inject", "must be egress: a tool of the kind http has no program")
 		}
@@ -178,6 +186,8 @@ func (t *tool) checkNetwork(f *faults) {
 			f.add(pointer, wrong)
 		case slices.Contains(network, normal):
 			f.add(pointer, "stands twice")
+		case normal.Host == execution.ToolsHost:
+			f.add(pointer, "is where programs call tools, which tools cannot")
 		}
 		network = append(network, normal)
 	}

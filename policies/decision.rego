@@ -53,7 +53,7 @@ terms := {} if {
 all_granted if {
 	kind_granted
 	role_granted
-	image_digest
+	image_digests
 	language_granted
 	runtime
 	limits_granted
@@ -72,7 +72,7 @@ granted := {
 	"reasons": [],
 	"limits": limits,
 	"on_exceed": on_exceed,
-	"image": {"digests": [image_digest]},
+	"image": {"digests": image_digests},
 	"runtime": runtime,
 	"env": {"allow": env_allowed},
 	"optional_controls": [],

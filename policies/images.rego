@@ -7,11 +7,12 @@ image_granted if input.action.image.name in tenant.images
 
 # METADATA
 # title: Digest of the image
-image_digest := digest if {
+# description: None for a call that runs nothing.
+image_digests := [digest] if {
 	image_granted
 	digest := data.images[input.action.image.name]
 	startswith(digest, "sha256:")
-}
+} else := [] if runs_nothing
 
 # METADATA
 # title: Language
@@ -31,6 +32,7 @@ refused contains reason(rego.metadata.rule(), object.get(input, ["action", "imag
 	not image_granted
 	tenant
 	call_granted
+	not runs_nothing
 }
 
 # METADATA
@@ -42,7 +44,7 @@ refused contains reason(rego.metadata.rule(), object.get(input, ["action", "imag
 #   remediation: "Ask the operator to make it (make setup, or build it and tag it as images.yaml says; no restart is needed), or ask for one that is there: "
 refused contains reason(rego.metadata.rule(), input.action.image.name, concat(", ", {name | some name in tenant.images; data.images[name]})) if {
 	image_granted
-	not image_digest
+	not image_digests
 }
 
 # METADATA

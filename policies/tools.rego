@@ -20,12 +20,25 @@ call_granted if {
 	input.action.image.name == called.image
 }
 
+call_granted if runs_nothing
+
 # METADATA
 # title: The image of a tool
 # description: It goes with the tool, and is open to nothing else by that.
 image_granted if {
 	call_granted
 	input.action.image.name == called.image
+}
+
+# METADATA
+# title: Tools that run nothing
+# description: >-
+#   Those of the kind http, whose request the gateway makes. They have no image; their
+#   destination, and their credential, are granted as those of programs are.
+runs_nothing if {
+	input.action.image.name == ""
+	input.action.image.digest == ""
+	called.kind == "http"
 }
 
 # METADATA
@@ -48,15 +61,15 @@ refused contains reason(rego.metadata.rule(), object.get(input, ["action", "tool
 }
 
 # METADATA
-# title: Tools that have no call yet
+# title: Tools that have no call of their own
 # custom:
 #   id: tools.kind
 #   code: tool_unsupported
 #   message: "This tool is granted, but this gateway cannot call it: "
-#   remediation: Tools of the kind egress are for code, which names them in tools; those of the kind http have no call yet. Use a tool of the kind container.
+#   remediation: Tools of the kind egress are for code, which names them in tools. Call one of the kind container or http.
 refused contains reason(
 	rego.metadata.rule(),
 	concat(" is of the kind ", [object.get(input, ["action", "tool"], ""), called.kind]), "",
 ) if {
-	called.kind in {"http", "egress"}
+	called.kind == "egress"
 }

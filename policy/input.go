@@ -117,6 +117,12 @@ func (in *input) wantsSession() bool {
 	return in.Agent.Session != "" || in.Action.Kind == string(execution.ActionSession)
 }
 
+// runsNothing reports whether the question is about a call of a tool that has no image:
+// a request that the gateway makes, or a tool that there is not.
+func (in *input) runsNothing() bool {
+	return in.Action.Kind == string(execution.ActionToolCall) && in.Action.Image == (execution.Image{})
+}
+
 // newInput makes the document of a question, in the one form of every value in
 // which it is compared: hosts normalised, paths clean, names sorted. What has no
 // such form is refused.

@@ -132,6 +132,26 @@ func TestShippedPolicyGrantsToolsByName(t *testing.T) {
 	wantDenied(t, decide(t, bundle, callOf("github")), "tool_not_granted")
 }
 
+// A call that runs nothing needs no image, and is granted none. Whatever runs needs one.
+func TestCallsThatRunNothing(t *testing.T) {
+	nothing := callOf("weather")
+	nothing.Image, nothing.Request = execution.Image{}, execution.Request{}
+	allowing := rego("package execgate\n\ndecision := " + whole)
+	if d := decide(t, allowing, nothing); !d.Allowed() || d.Grant.Image != "" {
+		t.Errorf("%+v", d)
+	}
+	for name, change := range map[string]func(*execution.Question){
+		"an image that is not there": func(q *execution.Question) { q.Image.Name = "python" },
+		"an execution":               func(q *execution.Question) { q.Action = execution.ActionExecute },
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := nothing
+			change(&q)
+			wantDenied(t, decide(t, allowing, q), "image_not_granted")
+		})
+	}
+}
+
 // The operator's ceiling of tools bounds calls too.
 func TestToolsAreBoundByCeilings(t *testing.T) {
 	allowing := rego("package execgate\n\ndecision := " + whole)

@@ -70,6 +70,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if err != nil {
 		return nil, err
 	}
+	logConfig.RetainAge, logConfig.MaxBytes = milliseconds(cfg.Audit.RetainDays*24*60*60*1000), cfg.Audit.MaxMiB<<20
+	logConfig.DropExported, logConfig.Exported = cfg.Audit.WhenFull == "drop_exported", func() uint64 { return a.exporters.Acknowledged() }
+	logConfig.Heartbeat = milliseconds(cfg.Audit.HeartbeatS * 1000)
 	if a.log, err = audit.New(logConfig); err != nil {
 		return nil, err
 	}
@@ -99,7 +102,8 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
-	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, logger); err != nil {
+	inside := &insideTools{}
+	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, inside, logger); err != nil {
 		return nil, err
 	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, a.broker, logger); err != nil {
@@ -145,6 +149,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.service, err = gateway.NewService(config); err != nil {
 		return nil, err
 	}
+	inside.Service = a.service
 	authenticator := options.authenticator
 	if authenticator == nil {
 		authenticator = a.keys

@@ -11,7 +11,8 @@ import (
 	"github.com/execgate/execgate/gateway"
 )
 
-// auditConfig is how the log in a state folder is opened.
+// auditConfig is how the log in a state folder is opened. It removes nothing: what may
+// go is for a gateway with its exporters to know.
 func auditConfig(cfg Config, state *state, logger *slog.Logger) (audit.Config, error) {
 	witnesses, err := newWitnesses(cfg.Audit, state.dir)
 	return audit.Config{

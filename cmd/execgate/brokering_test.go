@@ -62,7 +62,10 @@ func newUpstream(t *testing.T) *upstream {
 		u.keys = append(u.keys, r.Header.Get("Authorization"))
 		u.mu.Unlock()
 		w.Header().Set("X-Reflected", r.Header.Get("Authorization"))
-		json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path, "authorization": r.Header.Get("Authorization")})
+		if r.URL.Path == "/reports/none" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path, "query": r.URL.RawQuery, "authorization": r.Header.Get("Authorization")})
 	}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	server.StartTLS()
@@ -77,29 +80,9 @@ func (u *upstream) seen() []string {
 	return slices.Clone(u.keys)
 }
 
-// startBrokering starts a gateway whose tenant default may use the API, by a key that
-// is in Vault.
-func startBrokering(t *testing.T) (*lending, *upstream) {
-	t.Helper()
-	needsEngine(t)
-	u := newUpstream(t)
-	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}, vault: vaulttest.Start(t, vaulttest.Options{})}
-	l.grantAtVault(t)
-	l.vault.Do(t, http.MethodPost, "secret/data/reports-api", map[string]any{"data": map[string]string{"token": apiKey}})
-	l.vault.Do(t, http.MethodPost, "sys/policies/acl/reports-api", map[string]string{"policy": `path "secret/data/reports-api" { capabilities = ["read"] }`})
-	l.vault.Do(t, http.MethodPost, "auth/token/roles/execgate", map[string]any{
-		"allowed_policies": []string{"reports-api"}, "orphan": true, "renewable": false, "token_no_default_policy": true,
-	})
-	l.network = map[string]any{
-		"rules":  []any{map[string]any{"host": apiHost, "ports": []int{u.port}, "mode": "intercept", "methods": []string{"GET"}, "paths": []string{"/reports/*"}, "private": true}},
-		"budget": map[string]any{"requests": 100, "bytes": 1 << 20, "requests_per_s": 50, "connections": 8},
-	}
-	l.tools = []string{"reports-api"}
-	settings := l.settings(t, "")
-	settings["EXECGATE_VAULT_MOUNTS"], settings["EXECGATE_EGRESS_CA_FILE"] = "secret=kv2", u.caFile
-	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), settings)
-	config := filepath.Join(t.TempDir(), "execgate.yaml")
-	write(t, config, fmt.Sprintf(`tools:
+// codeUsesReports is a tool by which code uses the API; the API's host and port are to
+// be put in.
+const codeUsesReports = `tools:
   - name: reports-api
     description: The API of reports, to read.
     kind: egress
@@ -111,7 +94,31 @@ func startBrokering(t *testing.T) (*lending, *upstream) {
       vault_policies: [reports-api]
       inject: egress
       bind: [{host: %[1]s, port: %[2]d, methods: [GET], paths: [/reports/*], mode: bearer}]
-`, apiHost, u.port))
+`
+
+// startBrokering starts a gateway whose tenant default may use the API, by a key that
+// is in Vault, and those of the tools that are named. Rules open more besides.
+func startBrokering(t *testing.T, tools string, granted []string, rules ...any) (*lending, *upstream) {
+	t.Helper()
+	needsEngine(t)
+	u := newUpstream(t)
+	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}, vault: vaulttest.Start(t, vaulttest.Options{})}
+	l.grantAtVault(t)
+	l.vault.Do(t, http.MethodPost, "secret/data/reports-api", map[string]any{"data": map[string]string{"token": apiKey}})
+	l.vault.Do(t, http.MethodPost, "sys/policies/acl/reports-api", map[string]string{"policy": `path "secret/data/reports-api" { capabilities = ["read"] }`})
+	l.vault.Do(t, http.MethodPost, "auth/token/roles/execgate", map[string]any{
+		"allowed_policies": []string{"reports-api"}, "orphan": true, "renewable": false, "token_no_default_policy": true,
+	})
+	l.network = map[string]any{
+		"rules":  append(rules, map[string]any{"host": apiHost, "ports": []int{u.port}, "mode": "intercept", "methods": []string{"GET"}, "paths": []string{"/reports/*"}, "private": true}),
+		"budget": map[string]any{"requests": 100, "bytes": 1 << 20, "requests_per_s": 50, "connections": 8},
+	}
+	l.tools = granted
+	settings := l.settings(t, "")
+	settings["EXECGATE_VAULT_MOUNTS"], settings["EXECGATE_EGRESS_CA_FILE"] = "secret=kv2", u.caFile
+	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), settings)
+	config := filepath.Join(t.TempDir(), "execgate.yaml")
+	write(t, config, fmt.Sprintf(tools, apiHost, u.port))
 	l.args = []string{"--config", config}
 	l.start()
 	l.waitReady()
@@ -137,7 +144,7 @@ except urllib.error.HTTPError as refused:
 // words, and never leaves.
 func TestKeyThatTheProgramNeverHas(t *testing.T) {
 	t.Parallel()
-	l, u := startBrokering(t)
+	l, u := startBrokering(t, codeUsesReports, []string{"reports-api"})
 	answer := l.execute(u.asks("/reports/7", "GET"))
 	e := answer.ok(t)
 	if !strings.HasPrefix(e.Stdout, "200 Bearer [redacted]") || !strings.Contains(e.Stdout, `"path":"/reports/7"`) || strings.Contains(e.Stdout, apiKey) {

@@ -131,6 +131,11 @@ type AuditConfig struct {
 	WitnessURL       string `yaml:"witness_url"`
 	WitnessTokenFile string `yaml:"witness_token_file"`
 	WitnessCAFile    string `yaml:"witness_ca_file"`
+
+	RetainDays int64  `yaml:"retain_days"` // 0: for ever
+	MaxMiB     int64  `yaml:"max_mib"`     // 0: no bound
+	WhenFull   string `yaml:"when_full"`
+	HeartbeatS int64  `yaml:"heartbeat_s"` // 0: none
 }
 
 func defaultConfig() Config {
@@ -149,7 +154,7 @@ func defaultConfig() Config {
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
 		},
 		Vault: defaultVault(), Egress: EgressConfig{IdleTimeoutMS: 10 * 60 * 1000},
-		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000},
+		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000, WhenFull: "refuse", HeartbeatS: 300},
 	}
 }
 
@@ -194,12 +199,16 @@ func (c Config) bounds() []bound {
 		{"egress.idle_timeout_ms", c.Egress.IdleTimeoutMS, 1, 24 * 60 * 60 * 1000},
 		{"audit.segment_mib", c.Audit.SegmentMiB, 1, 1024},
 		{"audit.budget_ms", c.Audit.BudgetMS, 1, 60_000},
+		{"audit.retain_days", c.Audit.RetainDays, 0, 36_500},
+		{"audit.max_mib", c.Audit.MaxMiB, 0, 1 << 30},
+		{"audit.heartbeat_s", c.Audit.HeartbeatS, 0, 86_400},
 	}
 }
 
 var (
 	logLevels  = []string{"debug", "info", "warn", "error"}
 	logFormats = []string{"text", "json"}
+	whenFull   = []string{"refuse", "drop_exported"}
 )
 
 // validate reports everything that is wrong with the values.
@@ -229,6 +238,12 @@ func (c Config) validate() error {
 	}
 	if !slices.Contains(logFormats, c.Log.Format) {
 		errs = append(errs, fmt.Errorf("log.format is %q: it is one of %q", c.Log.Format, logFormats))
+	}
+	if !slices.Contains(whenFull, c.Audit.WhenFull) {
+		errs = append(errs, fmt.Errorf("audit.when_full is %q: it is one of %q", c.Audit.WhenFull, whenFull))
+	}
+	if least := 4 * c.Audit.SegmentMiB; c.Audit.MaxMiB != 0 && c.Audit.MaxMiB < least {
+		errs = append(errs, fmt.Errorf("audit.max_mib is %d: it must be at least four times audit.segment_mib, %d, or 0 for no bound", c.Audit.MaxMiB, least))
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen is %q: it must be an address such as 127.0.0.1:8080", c.Listen))

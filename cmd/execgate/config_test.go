@@ -63,7 +63,7 @@ func TestSchemaIsTheConfig(t *testing.T) {
 	for _, b := range defaultConfig().bounds() {
 		bounds[b.key] = b
 	}
-	enums := map[string][]string{"log.level": logLevels, "log.format": logFormats, "vault.auth.method": authMethods}
+	enums := map[string][]string{"log.level": logLevels, "log.format": logFormats, "audit.when_full": whenFull, "vault.auth.method": authMethods}
 	cfg := defaultConfig()
 	for _, s := range settingsOf(&cfg) {
 		p, ok := described[s.key]
@@ -246,6 +246,28 @@ func TestReservedSlots(t *testing.T) {
 		}
 		if (err == nil) != (test.message == "") || err != nil && !strings.Contains(err.Error(), test.message) {
 			t.Errorf("%s: %v", test.text, err)
+		}
+	}
+}
+
+// What the schema cannot say about the size of the audit log.
+func TestSizeOfTheAuditLog(t *testing.T) {
+	for _, test := range []struct {
+		audit   AuditConfig
+		message string // empty: it is right
+	}{
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "refuse"}, ""},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop_exported", MaxMiB: 256, RetainDays: 1}, ""},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop_exported", MaxMiB: 255}, "audit.max_mib is 255"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "refuse", MaxMiB: -1}, "audit.max_mib is -1"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1, WhenFull: "drop"}, "audit.when_full"},
+		{AuditConfig{SegmentMiB: 64, BudgetMS: 1}, "audit.when_full"},
+	} {
+		cfg := defaultConfig()
+		cfg.Audit = test.audit
+		err := cfg.validate()
+		if (err == nil) != (test.message == "") || err != nil && !strings.Contains(err.Error(), test.message) {
+			t.Errorf("%+v: %v", test.audit, err)
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // newBroker returns the way out of sandboxes. It asks decider about each request where
-// a grant says so, and keys requests with what lender lends.
-func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender *lender, logger *slog.Logger) (*egress.Broker, error) {
+// a grant says so, keys requests with what lender lends, and has programs call tools.
+func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender *lender, tools *insideTools, logger *slog.Logger) (*egress.Broker, error) {
 	networks, err := cfg.networks()
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender
 	}
 	config := egress.Config{
 		Recorder: log, AllowedNetworks: networks, IdleTimeout: milliseconds(cfg.IdleTimeoutMS), Logger: logger,
-		Decider: asks, Credentials: lender,
+		Decider: asks, Credentials: lender, Tools: tools,
 	}
 	if cfg.CAFile != "" {
 		if config.Roots, err = authorities(cfg.CAFile); err != nil {
@@ -66,8 +66,15 @@ var _ executor.Egress = (*egress.Broker)(nil)
 
 var _ gateway.Executor = carrying{}
 
+// insideTools are the tools as programs call them. The service is there before anything
+// runs: it is made of what runs programs, which is made of these.
+type insideTools struct{ *gateway.Service }
+
+var _ egress.Tools = (*insideTools)(nil)
+
 // carrying is the executor whose executions are told what they sent out, and are then
-// forgotten by the broker.
+// forgotten by the broker. A job that is a request and no program the broker carries out
+// itself.
 type carrying struct {
 	*executor.Executor
 	broker *egress.Broker
@@ -75,11 +82,14 @@ type carrying struct {
 
 // Execute implements gateway.Executor.
 func (c carrying) Execute(ctx context.Context, job execution.Job) (result execution.Result, err error) {
-	if len(job.Grant.Network.Rules) > 0 {
+	if len(job.Grant.Network.Rules) > 0 || job.Call != nil {
 		defer func() {
 			used := c.broker.End(job.ID)
 			result.Usage.EgressRequests, result.Usage.EgressBytes = used.Requests, used.Bytes
 		}()
+	}
+	if job.Call != nil {
+		return c.broker.Call(ctx, job), nil
 	}
 	return c.Executor.Execute(ctx, job)
 }

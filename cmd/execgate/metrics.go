@@ -28,6 +28,7 @@ type parts struct {
 	log      interface {
 		Progress() (durable, signed uint64)
 		Witnesses() []audit.WitnessState
+		Held() audit.Held
 	}
 	policy interface{ Revision() string }
 	inputs interface{ Figures() inputFigures }
@@ -85,6 +86,8 @@ type metrics struct {
 	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
 	auditWitnessed, witnessFailures                    family
+	auditSegments, auditBytes                          family
+	auditRemoved, auditOldest                          family
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
@@ -128,6 +131,10 @@ func newMetrics(p parts) *metrics {
 
 	m.auditRecords = m.counter("audit_records_total", "Records in the audit log, from its beginning.")
 	m.auditSigned = m.counter("audit_signed_records_total", "Records in the audit log that a checkpoint has signed.")
+	m.auditSegments = m.gauge("audit_segments", "Files that the audit log has.")
+	m.auditBytes = m.gauge("audit_bytes", "What the files of the audit log take up.")
+	m.auditRemoved = m.counter("audit_segments_removed_total", "Files of the audit log that retention removed.")
+	m.auditOldest = m.gauge("audit_oldest_record", "Number of the oldest record that is kept.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
 
 	m.auditWitnessed = m.gauge("audit_witnessed_records", "Records in the last checkpoint that a witness has kept since the start.", "witness")
@@ -204,6 +211,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		r.value(m.auditWitnessed, float64(w.Size), w.Name)
 		r.value(m.witnessFailures, float64(w.Failures), w.Name)
 	}
+	held := m.parts.log.Held()
+	r.value(m.auditSegments, float64(held.Segments))
+	r.value(m.auditBytes, float64(held.Bytes))
+	r.value(m.auditRemoved, float64(held.Removed))
+	r.value(m.auditOldest, float64(held.Oldest))
 	m.ofInputs(r, m.parts.inputs.Figures())
 	m.ofEgress(r, m.parts.egress.Stats())
 	for _, s := range m.parts.exporters.Stats() {

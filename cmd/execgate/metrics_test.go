@@ -40,6 +40,9 @@ func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
 func (f *figures) Witnesses() []audit.WitnessState {
 	return []audit.WitnessState{{Name: "file", Size: 35, Failures: 36}}
 }
+func (f *figures) Held() audit.Held {
+	return audit.Held{Segments: 31, Bytes: 32, Removed: 33, Oldest: 34}
+}
 func (f *figures) Revision() string { return f.revision }
 func (f *figures) parts() parts     { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
 func (f *figures) PolicyCounts() activation.Counts {
@@ -150,6 +153,7 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_egress_request_seconds_count{status="2xx"}`:                               29,
 		`execgate_audit_witnessed_records{witness="file"}`:                                  35,
 		`execgate_audit_witness_failures_total{witness="file"}`:                             36,
+		`execgate_audit_segments`:                                                           31, `execgate_audit_bytes`: 32, `execgate_audit_segments_removed_total`: 33, `execgate_audit_oldest_record`: 34,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", series, value, ok, want)

@@ -130,16 +130,27 @@ func showToolCall(cmd *cobra.Command, got answer, output format) error {
 		Content   string            `json:"content"`
 		Outcome   execution.Outcome `json:"outcome"`
 		ExitCode  *int              `json:"exit_code"`
+		Status    *int              `json:"status"`
+		IsError   bool              `json:"is_error"`
 		Truncated bool              `json:"truncated"`
 	}
 	if err := json.Unmarshal(got.body, &call); err != nil {
 		return fmt.Errorf("read the gateway's answer: %w", err)
+	}
+	if call.ExitCode == nil && call.Outcome == execution.OutcomeExited { // a request, and no program
+		call.ExitCode = new(int)
+		if call.IsError {
+			*call.ExitCode = 1
+		}
 	}
 	r := ran{
 		ID: call.ID, Outcome: call.Outcome, ExitCode: call.ExitCode, Stdout: call.Content,
 		Truncated: execution.Truncated{Stdout: call.Truncated},
 	}
 	if output == formatText {
+		if call.Status != nil && call.IsError {
+			fmt.Fprintf(cmd.ErrOrStderr(), "execgate: the tool was answered %d %s\n", *call.Status, http.StatusText(*call.Status))
+		}
 		if err := r.show(cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
 			return fmt.Errorf("print the tool's output: %w", err)
 		}

@@ -1,0 +1,18 @@
+package audit
+
+// Held is what a log takes up.
+type Held struct {
+	Segments int
+	Bytes    int64  // of the segments' files, with the space after their last record
+	Removed  uint64 // segments that retention removed since the log was opened
+	Oldest   uint64 // number of the oldest record that is kept
+}
+
+// Held returns what the log takes up now.
+func (l *Log) Held() Held {
+	h := l.watch.held()
+	if h.Segments <= 1 {
+		h.Oldest = l.writer.tip.begins()
+	}
+	return h
+}

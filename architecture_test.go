@@ -37,6 +37,8 @@ var packages = map[string]struct{ inside, outside []string }{
 	"store":             {outside: []string{"modernc.org/sqlite"}},
 	"export":            {outside: []string{"golang.org/x/sys/unix"}},
 	"audit":             {outside: []string{"golang.org/x/mod/sumdb", "golang.org/x/sys/unix"}},
+	"audit/inspection":  {inside: []string{"audit"}},
+	"audit/witness":     {outside: []string{"golang.org/x/sys/unix"}},
 	"gateway":           {outside: []string{"github.com/gin-gonic/gin", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sync"}},
 	"images":            {outside: []string{"go.yaml.in/yaml/v3"}},
 	"executor":          {inside: []string{"executor/wire"}, outside: []string{"github.com/docker", "github.com/containerd/errdefs", "golang.org/x/sys/unix"}},
@@ -45,9 +47,10 @@ var packages = map[string]struct{ inside, outside []string }{
 
 	"execution/recordtest": {outside: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
-	"cmd/execgate-agent": {inside: []string{"executor/agent"}},
+	"cmd/execgate-agent":  {inside: []string{"executor/agent"}},
+	"cmd/execgate-verify": {inside: []string{"audit/inspection"}},
 	"cmd/execgate": {
-		inside: []string{"audit", "egress", "examples", "executor", "export", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
+		inside: []string{"audit", "audit/inspection", "audit/witness", "egress", "examples", "executor", "export", "gateway", "identity", "images", "policies", "policy", "policy/activation", "policy/replay", "store", "vault"},
 		outside: []string{
 			"github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.yaml.in/yaml/v3",
 			"golang.org/x/sync", "golang.org/x/sys/unix",
@@ -101,6 +104,29 @@ func TestDockerIsHiddenByTheExecutor(t *testing.T) {
 			if strings.HasPrefix(path, "github.com/docker/") && !strings.HasPrefix(p.ImportPath, module+"/executor") {
 				t.Errorf("%s imports %s", p.ImportPath, path)
 			}
+		}
+	}
+}
+
+// Whoever checks a log should have little to read and to trust: the verifier has
+// the log's format and nothing of the gateway, of the engine or of a network.
+func TestVerifierIsSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/execgate-verify").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	allowed := []string{
+		module + "/cmd/execgate-verify", module + "/audit/inspection", module + "/audit", module + "/execution",
+		"golang.org/x/mod/sumdb/note", "golang.org/x/mod/sumdb/tlog", "golang.org/x/sys/unix",
+	}
+	for path := range strings.FieldsSeq(string(out)) {
+		inRepository := path == module || strings.HasPrefix(path, module+"/")
+		outside := strings.Contains(strings.Split(path, "/")[0], ".")
+		if (inRepository || outside) && !slices.Contains(allowed, path) {
+			t.Errorf("execgate-verify brings %s", path)
+		}
+		if path == "net" || strings.HasPrefix(path, "net/http") || path == "os/exec" {
+			t.Errorf("execgate-verify brings %s", path)
 		}
 	}
 }

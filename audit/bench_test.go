@@ -118,14 +118,40 @@ func BenchmarkOneWriterAgainstRaw(b *testing.B) {
 
 // BenchmarkVerify measures checking a cold copy.
 func BenchmarkVerify(b *testing.B) {
-	cfg := inState(b.TempDir())
+	cfg, verifier := largeLog(b)
+	for b.Loop() {
+		report := mustVerify(b, cfg, verifier)
+		b.SetBytes(report.Bytes)
+	}
+}
+
+// BenchmarkProve measures proving the first record, for which all others are read,
+// and the last, for which one segment is. What is allocated does not grow with the
+// log but for the reading of each segment.
+func BenchmarkProve(b *testing.B) {
+	cfg, verifier := largeLog(b)
+	for name, seq := range map[string]uint64{"first": 0, "last": largeRecords - 1} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				mustProve(b, cfg, verifier, ProveOptions{Seq: &seq})
+			}
+		})
+	}
+}
+
+const largeRecords = 384_000
+
+// largeLog returns a closed log of largeRecords records in segments of the usual size.
+func largeLog(b *testing.B) (cfg Config, verifier string) {
+	cfg = inState(b.TempDir())
 	cfg.SegmentBytes = defaultSegmentBytes
 	l, stop := running(b, cfg)
 	rec := decided(1, execution.EffectDeny)
 	var all sync.WaitGroup
 	for range 256 {
 		all.Go(func() {
-			for range 1500 {
+			for range largeRecords / 256 {
 				if _, err := l.Append(b.Context(), rec); err != nil {
 					b.Error(err)
 					return
@@ -135,11 +161,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	all.Wait()
 	stop()
-	verifier := l.Verifier()
-	for b.Loop() {
-		report := mustVerify(b, cfg, verifier)
-		b.SetBytes(report.Bytes)
-	}
+	return cfg, l.Verifier()
 }
 
 func report(b *testing.B, waits []time.Duration) {

@@ -3,6 +3,9 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,27 +30,21 @@ type signedTree struct {
 // signCheckpoint returns a signed note that states the tree, as in C2SP
 // tlog-checkpoint.
 func signCheckpoint(id logIdentity, size uint64, root tlog.Hash) ([]byte, error) {
-	text := fmt.Sprintf("%s\n%d\n%s\n", id.origin(), size, root)
-	signed, err := note.Sign(&note.Note{Text: text}, id.signer)
+	signed, err := note.Sign(&note.Note{Text: checkpointText(id, size, root)}, id.signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign a checkpoint: %w", err)
 	}
 	return signed, nil
 }
 
-// openCheckpoint returns what a signed checkpoint states, if verifier signed it.
-// Lines after the third and other signatures are allowed and ignored, so that
-// witnesses can add theirs.
-func openCheckpoint(verifier note.Verifier, signed []byte) (signedTree, error) {
-	n, err := note.Open(signed, note.VerifierList(verifier))
-	if err != nil {
-		if unverified := (*note.UnverifiedNoteError)(nil); errors.As(err, &unverified) {
-			return signedTree{}, errors.New("the checkpoint is not signed by the log's key")
-		}
-		return signedTree{}, fmt.Errorf("the checkpoint's signature does not hold: %w", err)
-	}
-	lines := strings.Split(n.Text, "\n")
-	if len(lines) < 4 || lines[0] != verifier.Name() {
+func checkpointText(id logIdentity, size uint64, root tlog.Hash) string {
+	return fmt.Sprintf("%s\n%d\n%s\n", id.origin(), size, root)
+}
+
+// parseCheckpoint returns what the text of a checkpoint states.
+func parseCheckpoint(text, origin string) (signedTree, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 4 || lines[0] != origin {
 		return signedTree{}, errors.New("the checkpoint is of another log")
 	}
 	size, err := strconv.ParseUint(lines[1], 10, 64)
@@ -67,17 +64,42 @@ func sealedCheckpointName(index uint64) string {
 	return strings.TrimSuffix(segmentName(index), segmentSuffix) + checkpointSuffix
 }
 
-// readCheckpoint reads and checks one checkpoint file; fs.ErrNotExist where it
-// is not there.
-func readCheckpoint(fsys FileSystem, verifier note.Verifier, dir, name string) (signedTree, error) {
-	data, err := readHead(fsys, dir+"/"+name, maxCheckpointBytes)
+// checkpointFile is one file with a checkpoint.
+type checkpointFile struct {
+	name string
+	data []byte
+}
+
+// listCheckpoints reads the checkpoints in the log's folder, sorted by name.
+func listCheckpoints(fsys FileSystem, dir string) (files []checkpointFile, err error) {
+	names, err := fsys.ReadDir(dir)
 	if err != nil {
-		return signedTree{}, err
+		return nil, fmt.Errorf("list the log's folder: %w", err)
 	}
-	stated, err := openCheckpoint(verifier, data)
-	if err != nil {
-		return signedTree{}, &damage{0, err}
+	slices.Sort(names)
+	for _, name := range names {
+		if name != checkpointName && !strings.HasSuffix(name, checkpointSuffix) {
+			continue
+		}
+		data, err := readHead(fsys, filepath.Join(dir, name), maxCheckpointBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the log is in use, and its owner removed it since
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the checkpoint %s: %w", name, err)
+		}
+		files = append(files, checkpointFile{name, data})
 	}
-	stated.file = name
-	return stated, nil
+	return files, nil
+}
+
+// rotationsIn returns the rotations of the key that files state.
+func rotationsIn(files []checkpointFile) (rotations []keyRotation) {
+	for _, f := range files {
+		if rotation, ok := rotationOf(f.data); ok {
+			rotation.file = f.name
+			rotations = append(rotations, rotation)
+		}
+	}
+	return rotations
 }

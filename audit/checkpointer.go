@@ -104,6 +104,7 @@ func (c *checkpointer) writeFiles(remember bool) error {
 		}
 		c.exists = true
 		c.signed.Store(size)
+		c.log.newCheckpoint(size, signed)
 		if sealed != c.sealed {
 			if err := replaceFile(fsys, dir, sealedCheckpointName(sealed), signed, 0o600); err != nil {
 				return err
@@ -122,11 +123,12 @@ func (c *checkpointer) writeFiles(remember bool) error {
 }
 
 // adopt takes over the checkpoints that were found when the log was opened.
-func (c *checkpointer) adopt(dir, keyDir *signedTree) {
+func (c *checkpointer) adopt(dir, keyDir *foundCheckpoint) {
 	c.sealed = c.log.writer.tip.sealed
 	if dir != nil {
 		c.exists = true
 		c.signed.Store(dir.size)
+		c.log.newCheckpoint(dir.size, dir.signed)
 	}
 	if keyDir != nil {
 		c.kept = true

@@ -32,6 +32,9 @@ type Config struct {
 	SegmentBytes int64
 	// Budget is how long an Append may wait for the disk; zero means 2 s.
 	Budget time.Duration
+	// Witnesses are told of every checkpoint, or of the newest where they are slow.
+	// New holds the log against what they have kept.
+	Witnesses []Witness
 	// StartBytes is how much of the log's end New reads at the least; zero means
 	// 256 MiB, less than zero only what must be.
 	StartBytes int64

@@ -8,6 +8,7 @@
 //	0000000001.segment     frames, 64 MiB, space allocated when it is made
 //	0000000001.checkpoint  a signed checkpoint taken once that segment was sealed
 //	checkpoint             the latest signed checkpoint
+//	rotated-43.checkpoint  the checkpoint, of 43 records, that rotated the key
 //	1.spare                space for the next segment
 //
 // and the folder of keys, which must lie elsewhere,
@@ -67,7 +68,11 @@
 // without the segments before it; a signed checkpoint of a later state vouches
 // for that. Checkpoints are C2SP tlog-checkpoints: origin, size, root.
 //
+// A rotation of the key is a checkpoint with one line more, "key-rotated OLD NEW",
+// that both keys sign; its last record names them too. Prove and Export write files
+// that are checked without the log.
+//
 // What one machine cannot prove alone: changes after the last checkpoint, and
 // changes by whoever holds the signing key, show only to somebody who keeps an
-// earlier checkpoint elsewhere.
+// earlier checkpoint elsewhere: a Witness.
 package audit

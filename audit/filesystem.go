@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -172,6 +173,14 @@ func readHead(fsys FileSystem, name string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	return data[:n], nil
+}
+
+// moveFile gives a file in dir another name, durably.
+func moveFile(fsys FileSystem, dir, from, to string) error {
+	if err := fsys.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
 }
 
 // replaceFile makes name hold data, durably, or leaves it as it was.

@@ -16,6 +16,8 @@ const (
 	keyName          = "audit.key"
 	verifierName     = "audit.pub"
 	rememberedName   = "audit.checkpoint"
+	nextKeyName      = "audit.key.next"
+	nextVerifierName = "audit.pub.next"
 	originPrefix     = "execgate/audit/"
 	maxKeyBytes      = 4096
 	maxVerifierBytes = 4096
@@ -48,34 +50,55 @@ func loadIdentity(fsys FileSystem, dir string) (id logIdentity, made bool, err e
 	if info.Mode&0o077 != 0 {
 		return logIdentity{}, false, fmt.Errorf("%s has mode %04o and can be read by others: run chmod 600, and treat the key as known if others use this machine", path, info.Mode)
 	}
-	secret, err := readHead(fsys, path, maxKeyBytes)
-	if err != nil {
-		return logIdentity{}, false, fmt.Errorf("read the audit log's key: %w", err)
+	id, err = readIdentity(fsys, dir, keyName, verifierName)
+	if errors.Is(err, errKeysDiffer) {
+		// A rotation may have broken off between its last two steps.
+		next, nextErr := readIdentity(fsys, dir, keyName, nextVerifierName)
+		if nextErr == nil {
+			return next, false, moveFile(fsys, dir, nextVerifierName, verifierName)
+		}
 	}
-	public, err := readHead(fsys, filepath.Join(dir, verifierName), maxVerifierBytes)
-	if err != nil {
-		return logIdentity{}, false, fmt.Errorf("read the audit log's verifier key: %w", err)
-	}
-	id, err = parseIdentity(strings.TrimSpace(string(secret)), strings.TrimSpace(string(public)))
-	if err != nil {
-		return logIdentity{}, false, fmt.Errorf("parse the audit log's keys in %s: %w", dir, err)
-	}
-	return id, false, nil
+	return id, false, err
 }
+
+// readIdentity reads a signing key and the verifier key that belongs to it.
+func readIdentity(fsys FileSystem, dir, key, verifier string) (logIdentity, error) {
+	secret, err := readHead(fsys, filepath.Join(dir, key), maxKeyBytes)
+	if err != nil {
+		return logIdentity{}, fmt.Errorf("read the audit log's key: %w", err)
+	}
+	public, err := readHead(fsys, filepath.Join(dir, verifier), maxVerifierBytes)
+	if err != nil {
+		return logIdentity{}, fmt.Errorf("read the audit log's verifier key: %w", err)
+	}
+	id, err := parseIdentity(strings.TrimSpace(string(secret)), strings.TrimSpace(string(public)))
+	if err != nil {
+		return logIdentity{}, fmt.Errorf("parse the audit log's keys in %s: %w", dir, err)
+	}
+	return id, nil
+}
+
+// errKeysDiffer says that a signing key and a verifier key do not belong together.
+var errKeysDiffer = errors.New("the keys do not belong together")
 
 // makeIdentity makes a log id and a key, and writes both keys to dir. The
 // verifier is written first: a signing key without it would not be usable.
 func makeIdentity(fsys FileSystem, dir string) (logIdentity, error) {
 	var random [logIDBytes]byte
 	rand.Read(random[:])
-	secret, public, err := note.GenerateKey(rand.Reader, originPrefix+hex.EncodeToString(random[:]))
+	return makeKey(fsys, dir, originPrefix+hex.EncodeToString(random[:]), keyName, verifierName)
+}
+
+// makeKey makes a key for the log that origin names, and writes it to dir.
+func makeKey(fsys FileSystem, dir, origin, key, verifier string) (logIdentity, error) {
+	secret, public, err := note.GenerateKey(rand.Reader, origin)
 	if err != nil {
 		return logIdentity{}, fmt.Errorf("make the audit log's key: %w", err)
 	}
-	if err := replaceFile(fsys, dir, verifierName, []byte(public+"\n"), 0o644); err != nil {
+	if err := replaceFile(fsys, dir, verifier, []byte(public+"\n"), 0o644); err != nil {
 		return logIdentity{}, err
 	}
-	if err := replaceFile(fsys, dir, keyName, []byte(secret+"\n"), 0o600); err != nil {
+	if err := replaceFile(fsys, dir, key, []byte(secret+"\n"), 0o600); err != nil {
 		return logIdentity{}, err
 	}
 	return parseIdentity(secret, public)
@@ -92,7 +115,7 @@ func parseIdentity(secret, public string) (logIdentity, error) {
 		return logIdentity{}, fmt.Errorf("%s is not a verifier key of sumdb/note: %w", verifierName, err)
 	}
 	if signer.Name() != verifier.Name() || signer.KeyHash() != verifier.KeyHash() {
-		return logIdentity{}, fmt.Errorf("%s and %s do not belong together", keyName, verifierName)
+		return logIdentity{}, fmt.Errorf("%s, %s: %w", keyName, verifierName, errKeysDiffer)
 	}
 	id := logIdentity{signer: signer, verifier: verifier, public: public}
 	id.id, err = parseOrigin(verifier.Name())

@@ -32,9 +32,12 @@ type Log struct {
 
 	writer *writer
 	proof  *checkpointer
-	space  *space
-	watch  *watch
-	health health
+	// newest is the latest checkpoint, which couriers take to the witnesses.
+	newest   atomic.Pointer[signedCheckpoint]
+	couriers []*courier
+	space    *space
+	watch    *watch
+	health   health
 
 	running atomic.Bool
 	once    sync.Once // closes what New opened
@@ -77,6 +80,11 @@ func New(cfg Config) (*Log, error) {
 	l.writer = newWriter(l)
 	l.writer.opened, l.writer.written = l.health.origin, l.health.origin
 	l.proof = &checkpointer{log: l, due: make(chan struct{}, 1)}
+	for _, w := range cfg.Witnesses {
+		l.couriers = append(l.couriers, &courier{
+			log: l, witness: w, newest: &l.newest, due: make(chan struct{}, 1), state: WitnessState{Name: w.Name()},
+		})
+	}
 	if err := l.recover(); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -103,7 +111,8 @@ func (l *Log) close() (err error) {
 }
 
 // Run writes what is appended, and checkpoints, until ctx ends; it then writes
-// what waits and a final checkpoint, and closes the log. A fault of the disk
+// what waits and a final checkpoint, hands that to the witnesses, for which it
+// waits some seconds at most, and closes the log. A fault of the disk
 // does not end it: it is logged, Ready and Append tell of it, and Run goes on
 // trying. The error is of closing, or that the final checkpoint could not be
 // written. Run may be called once.
@@ -115,10 +124,12 @@ func (l *Log) Run(ctx context.Context) error {
 	written, finish := context.WithCancel(context.WithoutCancel(ctx))
 	all.Go(func() { l.provision(written) })
 	all.Go(func() { l.proof.run(written) })
+	stopCouriers := l.startCouriers()
 	l.writer.run(ctx)
 	finish()
 	all.Wait()
 	err := l.proof.write(true)
+	stopCouriers()
 	return errors.Join(err, l.close())
 }
 

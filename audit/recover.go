@@ -15,13 +15,24 @@ type recovery struct {
 	log    *Log
 	replay replay
 	links  []link
+	ring   *keyring // of the log's key and those before it
 	// dir and keyDir are the latest checkpoint and the one that is kept beside
 	// the key; nil where there is none.
-	dir, keyDir *signedTree
+	dir, keyDir *foundCheckpoint
+	// witnessed are the checkpoints that witnesses keep; file names the witness.
+	witnessed []signedTree
+	// claimed is the largest checkpoint that a witness has and no known key signed.
+	claimed signedTree
 	// unequal are the checkpoints that state another root than the log has.
 	unequal []signedTree
 	// lastBatch is where the last batch of the last segment begins, or its end.
 	lastBatch, end int64
+}
+
+// foundCheckpoint is a checkpoint that New found.
+type foundCheckpoint struct {
+	signedTree
+	signed []byte
 }
 
 // recover brings the log to the state that its files have.
@@ -55,6 +66,9 @@ func (l *Log) recover() error {
 	if err := r.findUnended(); err != nil {
 		return err
 	}
+	if err := r.finishRotation(); err != nil {
+		return err
+	}
 	l.proof.adopt(r.dir, r.keyDir)
 	r.provision()
 	// What was found is vouched for from now on. A disk that is full or fails
@@ -82,34 +96,53 @@ func (r *recovery) identify() error {
 	if l.id, _, err = loadIdentity(l.cfg.FileSystem, l.cfg.KeyDir); err != nil {
 		return err
 	}
+	if r.ring, err = newKeyring(l.id.public); err != nil {
+		return err
+	}
+	files, err := listCheckpoints(l.cfg.FileSystem, l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, err := range r.ring.follow(rotationsIn(files)) {
+		return r.damaged(checkpointName, fmt.Errorf("offset 0: %w", err))
+	}
 	if r.dir, err = r.checkpoint(l.cfg.Dir, checkpointName); err != nil {
 		return err
 	}
-	r.keyDir, err = r.checkpoint(l.cfg.KeyDir, rememberedName)
-	return err
+	if r.keyDir, err = r.checkpoint(l.cfg.KeyDir, rememberedName); err != nil {
+		return err
+	}
+	for _, w := range l.cfg.Witnesses {
+		r.ask(w)
+	}
+	return nil
 }
 
-func (r *recovery) checkpoint(dir, name string) (*signedTree, error) {
-	stated, err := readCheckpoint(r.log.cfg.FileSystem, r.log.id.verifier, dir, name)
+func (r *recovery) checkpoint(dir, name string) (*foundCheckpoint, error) {
+	data, err := readHead(r.log.cfg.FileSystem, filepath.Join(dir, name), maxCheckpointBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if bad := (*damage)(nil); errors.As(err, &bad) {
-		return nil, fmt.Errorf("open the audit log: %s: %w: restore it, or the key it was signed with", filepath.Join(dir, name), bad.err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoint %s: %w", filepath.Join(dir, name), err)
 	}
-	return &stated, nil
+	stated, err := r.ring.open(data)
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %s: %w: restore it, or the key it was signed with", filepath.Join(dir, name), err)
+	}
+	return &foundCheckpoint{stated, data}, nil
 }
 
 // begin makes a new log.
 func (r *recovery) begin() error {
 	l := r.log
-	for _, c := range []*signedTree{r.dir, r.keyDir} {
+	for _, c := range []*foundCheckpoint{r.dir, r.keyDir} {
 		if c != nil && c.size > 0 {
 			return r.damaged(segmentName(1), fmt.Errorf("offset 0: there is no segment, but a checkpoint of %d records", c.size))
 		}
+	}
+	if err := r.compareWitnessed(0); err != nil {
+		return err
 	}
 	if err := l.writer.beginSegment(); err != nil {
 		return err
@@ -138,10 +171,13 @@ func (r *recovery) compare() error {
 		return r.damaged(last, fmt.Errorf("offset %d: "+format, append([]any{r.end}, args...)...))
 	}
 	size := r.replay.tree.size
+	if err := r.compareWitnessed(size); err != nil {
+		return err
+	}
 	if len(r.unequal) > 0 {
 		return at("the log's first %d records have another root than their checkpoint states", r.unequal[0].size)
 	}
-	for _, c := range []*signedTree{r.dir, r.keyDir} {
+	for _, c := range []*foundCheckpoint{r.dir, r.keyDir} {
 		if c != nil && c.size > size {
 			return at("the log holds %d records, but a checkpoint covers %d", size, c.size)
 		}

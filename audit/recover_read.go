@@ -23,15 +23,23 @@ func (r *recovery) read() error {
 		}
 	}
 	covered := uint64(maxSeq)
-	for _, c := range []*signedTree{r.dir, r.keyDir} {
+	for _, c := range []*foundCheckpoint{r.dir, r.keyDir} {
 		if c != nil {
-			r.replay.expect = append(r.replay.expect, *c)
+			r.replay.expect = append(r.replay.expect, c.signedTree)
 			covered = min(covered, c.size)
 		}
 	}
+	r.replay.expect = append(r.replay.expect, r.witnessed...)
+	covered = min(covered, r.lastWitnessed())
 	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	if r.dir == nil {
 		covered = 0 // nothing vouches for anything, which compare says
+	}
+	for _, l := range r.links {
+		// Looked for first: another log's header says wrong things about its neighbours.
+		if l.fault == nil && l.header.logID != r.log.id.id {
+			return fmt.Errorf("open the audit log: %s belongs to another log than the key %s: restore the segment, or the key that belongs to the log", filepath.Join(r.log.cfg.Dir, l.name()), filepath.Join(r.log.cfg.KeyDir, keyName))
+		}
 	}
 	for i := range r.links {
 		if err := r.join(i); err != nil {

@@ -37,6 +37,12 @@ type replay struct {
 	// again counts ends of decisions that are not open: ended twice, or unknown.
 	again uint64
 
+	// each is called with every number before its leaf is added: that of a frame,
+	// or a void one, whose frame has no body. see is shown the tree's subtrees.
+	// Both may be nil.
+	each func(f frame) error
+	see  seer
+
 	// expect are the roots that checkpoints state, by size and ascending;
 	// reached is called at each, and passed for those that the replay skipped.
 	expect  []signedTree
@@ -67,13 +73,10 @@ func (p *replay) add(segment uint64, b *batch) error {
 		}
 		p.gaps++
 		for p.tree.size < b.first {
-			if p.unhashed {
-				p.tree.size++
-			} else {
-				p.tree.addVoid()
+			if err := p.number(frame{typ: frameVoid, seq: p.tree.size}); err != nil {
+				return err
 			}
 			p.voids++
-			p.check()
 		}
 	} else if b.first != p.tree.size {
 		return bad("record %d stands where record %d should", b.first, p.tree.size)
@@ -101,13 +104,26 @@ func (p *replay) add(segment uint64, b *batch) error {
 			}
 		}
 		p.records++
-		if p.unhashed {
-			p.tree.size++
-		} else {
-			p.tree.add(hashFrame(f))
+		if err := p.number(f); err != nil {
+			return err
 		}
-		p.check()
 	}
+	return nil
+}
+
+// number adds the leaf of one number. The error is that of each.
+func (p *replay) number(f frame) error {
+	if p.each != nil {
+		if err := p.each(f); err != nil {
+			return err
+		}
+	}
+	if p.unhashed {
+		p.tree.size++
+	} else {
+		p.tree.addSeen(hashFrame(f), p.see)
+	}
+	p.check()
 	return nil
 }
 

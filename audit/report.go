@@ -1,6 +1,10 @@
 package audit
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // maxFindings bounds the findings that one verdict lists.
 const maxFindings = 100
@@ -27,6 +31,12 @@ type Report struct {
 	Root     string `json:"root"`
 	// Covered is the size of the latest checkpoint with a valid signature.
 	Covered uint64 `json:"covered"`
+	// Witnessed is the size of the latest checkpoint that a witness has; 0 without
+	// a witness.
+	Witnessed uint64 `json:"witnessed"`
+	// Keys are the log's public keys, those that signed rotations of the key connect
+	// with the one that is trusted, the oldest first.
+	Keys []Key `json:"keys"`
 
 	// Integrity says that what is there is what was written.
 	Integrity Verdict `json:"integrity"`
@@ -34,6 +44,14 @@ type Report struct {
 	// decision, and no signature over the last records. Of a log in use it is
 	// false while work runs and until the next checkpoint.
 	Completeness Verdict `json:"completeness"`
+}
+
+// Key is one public key of a log.
+type Key struct {
+	Key string `json:"key"`
+	// Until is the number of records at which the next key took over; 0 of the key
+	// that signs now.
+	Until uint64 `json:"until"`
 }
 
 // Verdict is one answer with its grounds.
@@ -53,9 +71,15 @@ type Finding struct {
 	Problem string `json:"problem"`
 }
 
-// String returns the finding on one line.
+// String returns the finding on one line. What a forger may have put into names and
+// texts does not reach a terminal as a control character.
 func (f Finding) String() string {
-	return fmt.Sprintf("%s, offset %d: %s", f.File, f.Offset, f.Problem)
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, fmt.Sprintf("%s, offset %d: %s", f.File, f.Offset, f.Problem))
 }
 
 func (v *Verdict) find(file string, offset int64, format string, args ...any) {

@@ -158,6 +158,25 @@ func TestTamperingShows(t *testing.T) {
 				}
 			}
 		}, false, false, segmentName(1)},
+		{"another log's checkpoint", func(t *testing.T, cfg Config) {
+			other, _ := writtenLog(t)
+			if err := os.WriteFile(filepath.Join(cfg.Dir, checkpointName), latest(t, other), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false, checkpointName},
+		{"a checkpoint by another key", func(t *testing.T, cfg Config) {
+			id, err := makeKey(osFileSystem{}, t.TempDir(), strings.Split(string(latest(t, cfg)), "\n")[0], keyName, verifierName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed, err := signCheckpoint(id, 3, [32]byte{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(cfg.Dir, checkpointName), signed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false, checkpointName},
 		{"a checkpoint edited", func(t *testing.T, cfg Config) {
 			path := filepath.Join(cfg.Dir, checkpointName)
 			data, err := os.ReadFile(path)
@@ -203,7 +222,59 @@ func TestTamperingShows(t *testing.T) {
 	}
 }
 
-func segments(t *testing.T, cfg Config) []uint64 {
+// Another log's segment in the place of one is named, also where its header says
+// something else of the segment before it.
+func TestAnotherLogsSegmentShows(t *testing.T) {
+	cfg, key := writtenLog(t)
+	other, _ := writtenLog(t)
+	data, err := os.ReadFile(filepath.Join(other.Dir, segmentName(2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Dir, segmentName(2)), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Verify(cfg.Dir, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := slices.ContainsFunc(report.Integrity.Findings, func(f Finding) bool {
+		return f.File == segmentName(2) && strings.Contains(f.Problem, "another log")
+	})
+	if !found {
+		t.Errorf("integrity is %+v", report.Integrity)
+	}
+	seq := uint64(1)
+	if _, err := Prove(cfg.Dir, key, ProveOptions{Seq: &seq}); err == nil {
+		t.Error("a record was proven")
+	}
+	if l, err := New(cfg); err == nil || !strings.Contains(err.Error(), segmentName(2)) {
+		if err == nil {
+			l.Close()
+		}
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// What a forger names a file does not reach a terminal as it is.
+func TestFindingsArePrintable(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	fill(t, l, 1)
+	stop()
+	if err := os.WriteFile(filepath.Join(cfg.Dir, "\x1b[2J\n\u202eintegrity holds\u0085.checkpoint"), []byte("no"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Verify(cfg.Dir, l.Verifier())
+	if err != nil || len(report.Integrity.Findings) == 0 {
+		t.Fatalf("%+v %v", report, err)
+	}
+	if text := report.Integrity.Findings[0].String(); strings.ContainsAny(text, "\x1b\n\u202e\u0085") {
+		t.Errorf("the finding is %q", text)
+	}
+}
+
+func segments(t testing.TB, cfg Config) []uint64 {
 	t.Helper()
 	indexes, err := listSegments(osFileSystem{}, cfg.Dir)
 	if err != nil {

@@ -32,6 +32,9 @@ func leafHash(typ frameType, seq, ref uint64, payload [sha256.Size]byte) tlog.Ha
 
 // hashFrame returns the hash of the leaf that f is.
 func hashFrame(f frame) tlog.Hash {
+	if f.typ == frameVoid {
+		return leafHash(frameVoid, f.seq, 0, [sha256.Size]byte{})
+	}
 	return leafHash(f.typ, f.seq, f.ref(), sha256.Sum256(f.salted()))
 }
 
@@ -46,18 +49,56 @@ type tree struct {
 }
 
 // add appends a leaf.
-func (t *tree) add(leaf tlog.Hash) {
+func (t *tree) add(leaf tlog.Hash) { t.addSeen(leaf, nil) }
+
+// seer is shown the complete subtrees of a tree as they come to be: the n'th of
+// those with 1<<level leaves. A leaf is one of level 0.
+type seer func(level int, n uint64, root tlog.Hash)
+
+// addSeen is add, and shows see the subtrees that the leaf completes.
+func (t *tree) addSeen(leaf tlog.Hash, see seer) {
 	level := bits.TrailingZeros64(^t.size)
+	if see != nil {
+		see(0, t.size, leaf)
+	}
 	for l := range level {
 		leaf = tlog.NodeHash(t.subtree[l], leaf)
+		if see != nil {
+			see(l+1, t.size>>(l+1), leaf)
+		}
 	}
 	t.subtree[level] = leaf
 	t.size++
 }
 
+// addSubtree appends 1<<level leaves, of which only the root of their subtree is
+// known. The size must be a multiple of their number.
+func (t *tree) addSubtree(level int, root tlog.Hash) {
+	size := t.size + 1<<level
+	for ; t.size>>level&1 == 1; level++ {
+		root = tlog.NodeHash(t.subtree[level], root)
+	}
+	t.subtree[level] = root
+	t.size = size
+}
+
+// subtreesBetween returns the levels of the subtrees that addSubtree takes, in
+// order, to grow a tree from one size to another.
+func subtreesBetween(from, to uint64) (levels []int) {
+	for from < to {
+		level := bits.Len64(to-from) - 1
+		if from > 0 {
+			level = min(level, bits.TrailingZeros64(from))
+		}
+		levels = append(levels, level)
+		from += 1 << level
+	}
+	return levels
+}
+
 // addVoid appends the leaf of a number that no record has.
 func (t *tree) addVoid() {
-	t.add(leafHash(frameVoid, t.size, 0, [sha256.Size]byte{}))
+	t.add(hashFrame(frame{typ: frameVoid, seq: t.size}))
 }
 
 // root returns the tree's root hash.
@@ -82,6 +123,15 @@ func (t *tree) peaks() []tlog.Hash {
 		}
 	}
 	return peaks
+}
+
+// showPeaks shows see what peaks returns.
+func (t *tree) showPeaks(see seer) {
+	for l := range t.subtree {
+		if see != nil && t.size>>l&1 == 1 {
+			see(l, t.size>>l-1, t.subtree[l])
+		}
+	}
 }
 
 // treeOf returns the tree of size leaves whose peaks are given.

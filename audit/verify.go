@@ -9,81 +9,90 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Verify checks the log in dir, which may be a copy, with nothing but its public
-// key: verifier is the text of KeyDir/audit.pub. Memory does not grow with the
-// log. The error says that the files could not be read or that verifier is not
-// a key; everything that is wrong with the log is in the Report.
-func Verify(dir, verifier string) (Report, error) {
-	key, err := note.NewVerifier(strings.TrimSpace(verifier))
+// key: verifier is the text of KeyDir/audit.pub, or of any key that the log had.
+// The log is also held against the checkpoints in the files of witnesses. Memory
+// does not grow with the log, but for some bytes for each checkpoint. The error says
+// that the files could not be read or that verifier is not a key; everything that is wrong with the log is in the Report.
+func Verify(dir, verifier string, witnesses ...string) (Report, error) {
+	ring, err := newKeyring(verifier)
 	if err != nil {
-		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
+		return Report{}, err
 	}
-	logID, err := parseOrigin(key.Name())
-	if err != nil {
-		return Report{}, fmt.Errorf("parse the verifier key: %w", err)
-	}
-	v := &verification{dir: dir, key: key, logID: logID, report: Report{
-		Origin:       key.Name(),
+	v := &verification{dir: dir, ring: ring, witnesses: witnesses, report: Report{
+		Origin:       ring.origin(),
 		Integrity:    Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 		Completeness: Verdict{OK: true, Findings: []Finding{}, Notes: []Finding{}},
 	}}
-	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed}
+	v.replay = replay{open: map[uint64]place{}, reached: v.reached, passed: v.passed, each: v.number}
 	if err := v.checkpoints(); err != nil {
 		return Report{}, err
 	}
 	if err := v.segments(); err != nil {
 		return Report{}, err
 	}
+	v.keysRotated()
 	v.conclude()
 	return v.report, nil
 }
 
 // verification is one run of Verify.
 type verification struct {
-	dir    string
-	key    note.Verifier
-	logID  [logIDBytes]byte
-	replay replay
-	report Report
+	dir       string
+	ring      *keyring
+	witnesses []string // paths
+	replay    replay
+	report    Report
 	// broken is set after damage: what follows is held against the tree that the
 	// next segment's header states.
 	broken bool
+	// begins is the number of the first record that is here; rotated are those that
+	// rotate the log's key.
+	begins  uint64
+	rotated []rotatedKey
 	// torn is set where damage is only that the last batch is torn.
 	torn bool
 	// beginning is set where the log begins with a later segment than its first.
 	beginning *beginning
 }
 
-// checkpoints reads all checkpoints.
+// checkpoints reads all checkpoints, in the log's folder and in witnesses.
 func (v *verification) checkpoints() error {
-	names, err := osFileSystem{}.ReadDir(v.dir)
+	files, err := listCheckpoints(osFileSystem{}, v.dir)
 	if err != nil {
-		return fmt.Errorf("list the log's folder: %w", err)
+		return err
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		if name != checkpointName && !strings.HasSuffix(name, checkpointSuffix) {
-			continue
-		}
-		stated, err := readCheckpoint(osFileSystem{}, v.key, v.dir, name)
-		if bad := (*damage)(nil); errors.As(err, &bad) {
-			v.report.Integrity.find(name, bad.offset, "%v", bad.err)
-			continue
-		}
+	rotations, err := v.rotationsKept()
+	if err != nil {
+		return err
+	}
+	for _, err := range v.ring.follow(append(rotationsIn(files), rotations...)) {
+		v.report.Integrity.find(checkpointName, 0, "%v", err)
+	}
+	v.report.Keys = v.ring.list()
+	latest := false
+	for _, f := range files {
+		latest = latest || f.name == checkpointName
+		stated, err := v.ring.open(f.data)
 		if err != nil {
-			return fmt.Errorf("read the checkpoint %s: %w", name, err)
+			v.report.Integrity.find(f.name, 0, "%v", err)
+			continue
 		}
+		stated.file = f.name
 		v.report.Covered = max(v.report.Covered, stated.size)
 		v.replay.expect = append(v.replay.expect, stated)
 	}
-	if !slices.Contains(names, checkpointName) {
+	if !latest {
 		v.report.Integrity.find(checkpointName, 0, "there is no checkpoint: nothing vouches for the latest records")
+	}
+	for _, path := range v.witnesses {
+		if err := v.witness(path); err != nil {
+			return err
+		}
 	}
 	slices.SortStableFunc(v.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	return nil
@@ -108,6 +117,9 @@ func (v *verification) segments() error {
 		return err
 	}
 	v.replay.check()
+	if len(links) > 0 && links[0].fault == nil {
+		v.begins = links[0].header.tree.size
+	}
 	for i := 0; i < len(links); i++ {
 		l := links[i]
 		if l.fault != nil {
@@ -137,7 +149,7 @@ func (v *verification) segments() error {
 
 // join checks that a segment continues what came before it.
 func (v *verification) join(l link) {
-	if l.header.logID != v.logID {
+	if l.header.logID != v.ring.logID {
 		v.report.Integrity.find(l.name(), 0, "the segment belongs to another log")
 	}
 	if l.orphan && l.header.prev != 0 && v.report.Segments == 0 && !v.broken {

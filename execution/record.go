@@ -35,10 +35,11 @@ const (
 	RecordEgressDecided        RecordType = "egress_decided" // before anything leaves
 	RecordEgressEnded          RecordType = "egress_ended"
 	RecordGap                  RecordType = "gap"
-	RecordSegmentsRemoved      RecordType = "segments_removed" // before it is done
-	RecordHeartbeat            RecordType = "heartbeat"        // nothing else was recorded for a while
-	RecordConfigChanged        RecordType = "config_changed"   // the gateway started under another configuration than the last time
-	RecordErased               RecordType = "erased"           // before anything is erased
+	RecordAuditKeyRotated      RecordType = "audit_key_rotated" // the log's own signing key
+	RecordSegmentsRemoved      RecordType = "segments_removed"  // before it is done
+	RecordHeartbeat            RecordType = "heartbeat"         // nothing else was recorded for a while
+	RecordConfigChanged        RecordType = "config_changed"    // the gateway started under another configuration than the last time
+	RecordErased               RecordType = "erased"            // before anything is erased
 )
 
 // RecordVersion is the version of the form of records that RecordSchema describes.
@@ -75,6 +76,7 @@ type Record struct {
 	EgressDecided        *EgressDecided        `json:"egress_decided,omitempty"`
 	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
+	AuditKey             *AuditKeyRotation     `json:"audit_key,omitempty"`
 	SegmentsRemoved      *SegmentsRemoved      `json:"segments_removed,omitempty"`
 	Heartbeat            *Heartbeat            `json:"heartbeat,omitempty"`
 	Config               *ConfigChange         `json:"config,omitempty"`
@@ -253,6 +255,13 @@ type Gap struct {
 	// other record.
 	FirstVoid uint64 `json:"first_void"`
 	LastVoid  uint64 `json:"last_void"`
+}
+
+// AuditKeyRotation is the body of a RecordAuditKeyRotated. The log's state right
+// after it is signed by both keys, and what comes later by the new one alone.
+type AuditKeyRotation struct {
+	Old string `json:"old"` // verifier keys of sumdb/note, as in audit.pub
+	New string `json:"new"`
 }
 
 // SegmentsRemoved is the body of a RecordSegmentsRemoved: what retention takes from

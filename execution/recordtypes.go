@@ -6,7 +6,7 @@ func RecordTypes() []RecordType {
 		RecordDecided, RecordEnded, RecordSession, RecordAuthenticationFailed, RecordPolicyActivated, RecordPolicyRefused,
 		RecordKeyCreated, RecordKeyRevoked, RecordApprovalRequested, RecordApprovalApproved, RecordApprovalDenied,
 		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
-		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap,
+		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap, RecordAuditKeyRotated,
 		RecordSegmentsRemoved, RecordHeartbeat,
 		RecordConfigChanged, RecordErased,
 	}

@@ -66,13 +66,14 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.state, err = openState(cfg.State); err != nil {
 		return nil, err
 	}
-	if a.log, err = audit.New(audit.Config{
-		Dir: a.state.path("audit"), KeyDir: a.state.path("keys"), SegmentBytes: cfg.Audit.SegmentMiB << 20,
-		Budget: milliseconds(cfg.Audit.BudgetMS), Logger: logger,
-		RetainAge: milliseconds(cfg.Audit.RetainDays * 24 * 60 * 60 * 1000), MaxBytes: cfg.Audit.MaxMiB << 20,
-		DropExported: cfg.Audit.WhenFull == "drop_exported", Exported: func() uint64 { return a.exporters.Acknowledged() },
-		Heartbeat: milliseconds(cfg.Audit.HeartbeatS * 1000),
-	}); err != nil {
+	logConfig, err := auditConfig(cfg, a.state, logger)
+	if err != nil {
+		return nil, err
+	}
+	logConfig.RetainAge, logConfig.MaxBytes = milliseconds(cfg.Audit.RetainDays*24*60*60*1000), cfg.Audit.MaxMiB<<20
+	logConfig.DropExported, logConfig.Exported = cfg.Audit.WhenFull == "drop_exported", func() uint64 { return a.exporters.Acknowledged() }
+	logConfig.Heartbeat = milliseconds(cfg.Audit.HeartbeatS * 1000)
+	if a.log, err = audit.New(logConfig); err != nil {
 		return nil, err
 	}
 	if a.exporters, err = newExporters(cfg, a.state, a.log, logger); err != nil {
@@ -161,7 +162,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		return nil, err
 	}
 	probers := map[string]gateway.Prober{
-		"audit": a.log, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
+		"audit": auditProber{a.log}, "policy": a.catalog, "engine": a.executor, "store": a.store, "replay": a.inputs, "egress": a.broker,
 	}
 	if len(cfg.Exporters) > 0 {
 		probers["export"] = delivering{a.exporters}

@@ -1,12 +1,11 @@
 package main
 
 import (
-	"fmt"
-	"io"
+	"errors"
 	"os"
 	"path/filepath"
 
-	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/audit/inspection"
 	"github.com/spf13/cobra"
 )
 
@@ -15,12 +14,50 @@ func newAudit() *cobra.Command {
 		Use:   "audit",
 		Short: "Check the audit log",
 	}
-	group(cmd, newAuditVerify(), newAuditExporters(), newAuditSchema(), newAuditErase(), newAuditShowFull())
+	group(cmd, newAuditVerify(), newAuditProve(), newAuditExport(), newAuditRotateKey(), newAuditExporters(), newAuditSchema(), newAuditErase(), newAuditShowFull())
 	return cmd
 }
 
+// auditFolder is the flags by which commands name a log and its public key.
+type auditFolder struct{ state, dir, key string }
+
+func (f *auditFolder) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.state, "state", "", "state folder of the gateway whose log it is")
+	flags.StringVar(&f.dir, "dir", "", "folder of the log (default STATE/audit)")
+	flags.StringVar(&f.key, "key", "", "file with the log's public key (default STATE/keys/audit.pub)")
+}
+
+// resolve fills in what was not said.
+func (f *auditFolder) resolve() error {
+	if f.dir != "" && f.key != "" {
+		return nil
+	}
+	if f.state == "" {
+		var err error
+		if f.state, err = stateFolder(os.LookupEnv); err != nil {
+			return err
+		}
+	}
+	f.dir, f.key = orElse(f.dir, filepath.Join(f.state, "audit")), orElse(f.key, filepath.Join(f.state, "keys", "audit.pub"))
+	return nil
+}
+
+// open is resolve, and reads the public key.
+func (f *auditFolder) open() (verifier string, err error) {
+	if err := f.resolve(); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(f.key)
+	if err != nil {
+		return "", usage("read the log's public key: %w", err)
+	}
+	return string(text), nil
+}
+
 func newAuditVerify() *cobra.Command {
-	var state, dir, key string
+	var folder auditFolder
+	var request inspection.Request
 	var output format
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -33,43 +70,42 @@ records; of a log in use it may be false for a second. The exit code is 0 where
 both hold.
 
 A copy of the log is checked with nothing but the public key:
-  execgate audit verify --dir COPY --key audit.pub`,
+  execgate audit verify --dir COPY --key audit.pub
+
+With --witness the log is also held against what a witness has seen of it. With
+--proof or --export that file is checked, and no log is needed. execgate-verify
+does the same and nothing else.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" || key == "" {
-				if state == "" {
-					var err error
-					if state, err = stateFolder(os.LookupEnv); err != nil {
-						return err
-					}
-				}
-				dir, key = orElse(dir, filepath.Join(state, "audit")), orElse(key, filepath.Join(state, "keys", "audit.pub"))
+			file := request.Proof + request.Export
+			if file != "" && folder.dir != "" {
+				return usage("--dir is a log, and --proof or --export something else: check one of them")
 			}
-			verifier, err := os.ReadFile(key)
-			if err != nil {
-				return usage("read the log's public key: %w", err)
+			if err := folder.resolve(); err != nil {
+				return err
 			}
-			report, err := audit.Verify(dir, string(verifier))
+			request.Key, request.JSON = folder.key, output == formatJSON
+			if file == "" {
+				request.Dir = folder.dir
+			}
+			holds, err := inspection.Run(cmd.OutOrStdout(), request)
+			if _, ok := errors.AsType[inspection.UsageError](err); ok {
+				return usage("%w", err)
+			}
 			if err != nil {
 				return err
 			}
-			if output == formatJSON {
-				if err := printJSON(cmd.OutOrStdout(), report); err != nil {
-					return err
-				}
-			} else {
-				showReport(cmd.OutOrStdout(), report)
-			}
-			if !report.Integrity.OK || !report.Completeness.OK {
+			if !holds {
 				return exitCode(exitFailed)
 			}
 			return nil
 		},
 	}
+	folder.register(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&state, "state", "", "state folder of the gateway whose log it is")
-	flags.StringVar(&dir, "dir", "", "folder of the log (default STATE/audit)")
-	flags.StringVar(&key, "key", "", "file with the log's public key (default STATE/keys/audit.pub)")
+	flags.StringArrayVar(&request.Witnesses, "witness", nil, "file with checkpoints that a witness kept; may be repeated")
+	flags.StringVar(&request.Proof, "proof", "", "file that audit prove wrote, to be checked in the place of a log")
+	flags.StringVar(&request.Export, "export", "", "file that audit export wrote, to be checked in the place of a log")
 	output.register(cmd, "text, or json for the whole report")
 	return cmd
 }
@@ -79,29 +115,4 @@ func orElse(value, other string) string {
 		return other
 	}
 	return value
-}
-
-func showReport(w io.Writer, r audit.Report) {
-	fmt.Fprintf(w, "log           %s\n", r.Origin)
-	fmt.Fprintf(w, "records       %d in %d segments, %d decisions that allowed, %d ends\n", r.Records, r.Segments, r.Decided, r.Ended)
-	fmt.Fprintf(w, "tree          size %d, root %s, signed up to %d\n", r.TreeSize, r.Root, r.Covered)
-	for _, verdict := range []struct {
-		name string
-		audit.Verdict
-	}{{"integrity", r.Integrity}, {"completeness", r.Completeness}} {
-		word := "holds"
-		if !verdict.OK {
-			word = "BROKEN"
-		}
-		fmt.Fprintf(w, "%-13s %s\n", verdict.name, word)
-		for _, f := range verdict.Findings {
-			fmt.Fprintf(w, "  %s\n", f)
-		}
-		if verdict.Omitted > 0 {
-			fmt.Fprintf(w, "  and %d more\n", verdict.Omitted)
-		}
-		for _, f := range verdict.Notes {
-			fmt.Fprintf(w, "  note: %s\n", f)
-		}
-	}
 }

@@ -124,6 +124,13 @@ type ExecutorConfig struct {
 type AuditConfig struct {
 	SegmentMiB int64 `yaml:"segment_mib"`
 	BudgetMS   int64 `yaml:"budget_ms"` // how long a record may take to become durable
+	// WitnessFile and WitnessURL are where checkpoints are kept too; empty: nowhere.
+	// WitnessTokenFile holds what the latter is asked with, WitnessCAFile the
+	// authorities (PEM) that its certificate may be from, in the place of the system's.
+	WitnessFile      string `yaml:"witness_file"`
+	WitnessURL       string `yaml:"witness_url"`
+	WitnessTokenFile string `yaml:"witness_token_file"`
+	WitnessCAFile    string `yaml:"witness_ca_file"`
 
 	RetainDays int64  `yaml:"retain_days"` // 0: for ever
 	MaxMiB     int64  `yaml:"max_mib"`     // 0: no bound

@@ -27,6 +27,7 @@ type parts struct {
 	service  interface{ Counts() gateway.Counts }
 	log      interface {
 		Progress() (durable, signed uint64)
+		Witnesses() []audit.WitnessState
 		Held() audit.Held
 	}
 	policy interface{ Revision() string }
@@ -84,6 +85,7 @@ type metrics struct {
 	sessions                                           family
 	approvals, webhooks                                family
 	auditRecords, auditSigned, auditFailed             family
+	auditWitnessed, witnessFailures                    family
 	auditSegments, auditBytes                          family
 	auditRemoved, auditOldest                          family
 	inputsKept, inputsLost, inputsWaiting              family
@@ -134,6 +136,9 @@ func newMetrics(p parts) *metrics {
 	m.auditRemoved = m.counter("audit_segments_removed_total", "Files of the audit log that retention removed.")
 	m.auditOldest = m.gauge("audit_oldest_record", "Number of the oldest record that is kept.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
+
+	m.auditWitnessed = m.gauge("audit_witnessed_records", "Records in the last checkpoint that a witness has kept since the start.", "witness")
+	m.witnessFailures = m.counter("audit_witness_failures_total", "Times that a witness did not keep a checkpoint.", "witness")
 
 	m.inputsKept = m.counter("inputs_kept_total", "Decisions whose inputs were kept for replays.")
 	m.inputsLost = m.counter("inputs_lost_total", "Decisions that cannot be replayed.", "reason")
@@ -202,6 +207,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	durable, signed := m.parts.log.Progress()
 	r.value(m.auditRecords, float64(durable))
 	r.value(m.auditSigned, float64(signed))
+	for _, w := range m.parts.log.Witnesses() {
+		r.value(m.auditWitnessed, float64(w.Size), w.Name)
+		r.value(m.witnessFailures, float64(w.Failures), w.Name)
+	}
 	held := m.parts.log.Held()
 	r.value(m.auditSegments, float64(held.Segments))
 	r.value(m.auditBytes, float64(held.Bytes))

@@ -37,6 +37,9 @@ type figures struct {
 func (f *figures) Stats() executor.Stats      { return f.stats }
 func (f *figures) Counts() gateway.Counts     { return f.counts }
 func (f *figures) Progress() (uint64, uint64) { return 7, 5 }
+func (f *figures) Witnesses() []audit.WitnessState {
+	return []audit.WitnessState{{Name: "file", Size: 35, Failures: 36}}
+}
 func (f *figures) Held() audit.Held {
 	return audit.Held{Segments: 31, Bytes: 32, Removed: 33, Oldest: 34}
 }
@@ -148,7 +151,9 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_egress_request_bytes_total{direction="in"}`:                               28,
 		`execgate_egress_request_seconds_bucket{status="2xx",le="0.5"}`:                     28,
 		`execgate_egress_request_seconds_count{status="2xx"}`:                               29,
-		`execgate_audit_segments`: 31, `execgate_audit_bytes`: 32, `execgate_audit_segments_removed_total`: 33, `execgate_audit_oldest_record`: 34,
+		`execgate_audit_witnessed_records{witness="file"}`:                                  35,
+		`execgate_audit_witness_failures_total{witness="file"}`:                             36,
+		`execgate_audit_segments`:                                                           31, `execgate_audit_bytes`: 32, `execgate_audit_segments_removed_total`: 33, `execgate_audit_oldest_record`: 34,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", series, value, ok, want)

@@ -1,0 +1,445 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// keeper is a witness in memory. fail makes it refuse, hang makes it not answer.
+type keeper struct {
+	mu         sync.Mutex
+	kept       []byte
+	count      int
+	fail, hang bool
+}
+
+func (k *keeper) Name() string { return "keeper" }
+
+func (k *keeper) Keep(ctx context.Context, checkpoint []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.count++
+	if k.hang {
+		k.mu.Unlock()
+		<-ctx.Done()
+		k.mu.Lock()
+		return ctx.Err()
+	}
+	if k.fail {
+		return errors.New("no")
+	}
+	k.kept = append(append(k.kept, '\n'), checkpoint...)
+	return nil
+}
+
+func (k *keeper) Kept(context.Context) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return bytes.Clone(k.kept), nil
+}
+
+func (k *keeper) set(fail, hang bool) (asked int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	asked, k.fail, k.hang = k.count, fail, hang
+	k.count = 0
+	return asked
+}
+
+// witnessed returns the sizes of the checkpoints that a witness has.
+func witnessed(t testing.TB, k *keeper, key string) (sizes []uint64) {
+	t.Helper()
+	ring, err := newKeyring(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := k.Kept(t.Context())
+	err = readKept(bytes.NewReader(kept), func(c keptCheckpoint) error {
+		stated, err := ring.open(c.text)
+		sizes = append(sizes, stated.size)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sizes
+}
+
+func last(sizes []uint64) uint64 {
+	if len(sizes) == 0 {
+		return 0
+	}
+	return sizes[len(sizes)-1]
+}
+
+// A witness gets the newest checkpoint: within a pace while it answers, once it
+// answers again, and at the stop. It delays nobody.
+func TestWitnessGetsTheNewestCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, k := folders(t), &keeper{}
+		cfg.Witnesses = []Witness{k}
+		l, stop := running(t, cfg)
+		wait := func(d time.Duration) { time.Sleep(d); synctest.Wait() } // of the bubble's clock
+		wait(3 * time.Second)
+		for range 5 {
+			for range 20 {
+				mustAppend(t, l, decided(1, execution.EffectDeny))
+			}
+			wait(time.Second)
+		}
+		wait(3 * time.Second)
+		if got := last(witnessed(t, k, l.Verifier())); got != 100 {
+			t.Errorf("the witness has %d records", got)
+		}
+		if n := k.set(false, false); n > 12 {
+			t.Errorf("the witness was told %d times in some ten seconds", n)
+		}
+		wait(time.Minute)
+		if n := k.set(true, false); n != 0 {
+			t.Errorf("an idle log told its witness %d times", n)
+		}
+
+		fill(t, l, 1)
+		wait(time.Hour)
+		if n := k.set(false, false); n < 30 || n > 80 {
+			t.Errorf("a witness that refuses was asked %d times in an hour", n)
+		}
+		state := l.Witnesses()[0]
+		if state.Err == nil || state.Failures < 30 || state.Size != 100 {
+			t.Errorf("its state is %+v", state)
+		}
+		wait(2 * maxWitnessPause)
+		if state = l.Witnesses()[0]; state.Err != nil || state.Size != 100+2 {
+			t.Errorf("its state is %+v", state)
+		}
+
+		k.set(false, true)
+		begun := time.Now()
+		fill(t, l, 1)
+		if waited := time.Since(begun); waited > 0 {
+			t.Errorf("a witness that hangs delayed records by %v", waited)
+		}
+		wait(time.Minute)
+		if err := l.Ready(t.Context()); err != nil {
+			t.Errorf("a witness that hangs makes the log unready: %v", err)
+		}
+		k.set(false, false)
+		fill(t, l, 1)
+		stop()
+		if got := last(witnessed(t, k, l.Verifier())); got != 100+6 {
+			t.Errorf("after the stop the witness has %d records", got)
+		}
+		mustVerify(t, cfg, l.Verifier())
+	})
+}
+
+// A log stops although a witness hangs, and the next life makes up for it.
+func TestStopDoesNotWaitForAWitnessThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, k := folders(t), &keeper{hang: true}
+		cfg.Witnesses = []Witness{k}
+		l, stop := running(t, cfg)
+		fill(t, l, 2)
+		begun := time.Now()
+		stop()
+		if waited := time.Since(begun); waited > 2*lastWitnessing {
+			t.Errorf("the stop took %v", waited)
+		}
+		k.set(false, false)
+		l, stop = running(t, cfg)
+		stop()
+		if got := last(witnessed(t, k, l.Verifier())); got != 4 {
+			t.Errorf("the witness has %d records", got)
+		}
+	})
+}
+
+// A log that is shorter than, or another than, what a witness has seen is not
+// opened, and the message names the witness and says how to go on. Also with the
+// keys rolled back, which nothing in the state folder can tell.
+func TestWitnessKnowsOfARollback(t *testing.T) {
+	save := func(t *testing.T, cfg Config, to string) {
+		for _, dir := range []string{cfg.Dir, cfg.KeyDir} {
+			if err := os.CopyFS(filepath.Join(to, filepath.Base(dir)), os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	restore := func(t *testing.T, cfg Config, from string, dirs ...string) {
+		for _, dir := range dirs {
+			if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(filepath.Join(from, filepath.Base(dir))))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(filepath.Join(cfg.KeyDir, keyName), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, cfg Config, early string)
+		want   string // empty: it is opened
+	}{
+		{"nothing", func(*testing.T, Config, string) {}, ""},
+		{"log and keys rolled back", func(t *testing.T, cfg Config, early string) {
+			restore(t, cfg, early, cfg.Dir, cfg.KeyDir)
+		}, "keeper has its checkpoint of 10 records"},
+		{"rolled back and gone on", func(t *testing.T, cfg Config, early string) {
+			restore(t, cfg, early, cfg.Dir, cfg.KeyDir)
+			cfg.Witnesses = nil
+			filled(t, cfg, 8)
+		}, "keeper has: the log was rewritten"},
+		{"the log emptied and the checkpoints removed", func(t *testing.T, cfg Config, _ string) {
+			if err := errors.Join(os.RemoveAll(cfg.Dir), os.Remove(filepath.Join(cfg.KeyDir, rememberedName))); err != nil {
+				t.Fatal(err)
+			}
+		}, "keeper has its checkpoint of 10 records"},
+		{"the log emptied with its keys", func(t *testing.T, cfg Config, _ string) {
+			if err := errors.Join(os.RemoveAll(cfg.Dir), os.RemoveAll(cfg.KeyDir)); err != nil {
+				t.Fatal(err)
+			}
+		}, ""}, // a new log: a warning, as the witness may be shared
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, k := folders(t), &keeper{}
+			var logged bytes.Buffer
+			cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+			cfg.Witnesses = []Witness{k}
+			filled(t, cfg, 2)
+			early := t.TempDir()
+			save(t, cfg, early)
+			filled(t, cfg, 3)
+			c.change(t, cfg, early)
+			logged.Reset()
+			l, err := New(cfg)
+			if err == nil {
+				l.Close()
+			}
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				if warned := strings.Contains(logged.String(), "knows other logs"); warned != (c.name != "nothing") {
+					t.Errorf("logged: %s", &logged)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "restore "+cfg.Dir) {
+				t.Errorf("opened: %v", err)
+			}
+		})
+	}
+}
+
+// A start that reads only the log's end reads as far back as the newest checkpoint of
+// a witness: what forked before it shows, however much came after.
+func TestWitnessOfALongLog(t *testing.T) {
+	cfg, k := folders(t), &keeper{}
+	cfg.StartBytes = -1
+	cfg.Witnesses = []Witness{k}
+	filled(t, cfg, 2)
+	early := t.TempDir()
+	if err := os.CopyFS(early, os.DirFS(filepath.Dir(cfg.Dir))); err != nil {
+		t.Fatal(err)
+	}
+	filled(t, cfg, 3)
+	if err := errors.Join(os.RemoveAll(cfg.Dir), os.RemoveAll(cfg.KeyDir), os.CopyFS(filepath.Dir(cfg.Dir), os.DirFS(early)), os.Chmod(filepath.Join(cfg.KeyDir, keyName), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Witnesses = nil
+	l, stop := running(t, cfg)
+	for len(segments(t, cfg)) < 4 {
+		fill(t, l, 1)
+	}
+	stop()
+	filled(t, cfg, 1)
+	cfg.Witnesses = []Witness{k}
+	if l, err := New(cfg); err == nil || !strings.Contains(err.Error(), "keeper has: the log was rewritten") {
+		if err == nil {
+			l.Close()
+		}
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// A witness that hangs or answers nonsense does not keep the gateway from starting.
+func TestWitnessProvesNothingByNonsense(t *testing.T) {
+	for _, kept := range []string{"", "\x00\xff nonsense\n", "execgate/audit/00000000000000000000000000000000\n1\n", strings.Repeat("x", 3*maxCheckpointBytes)} {
+		cfg, k := folders(t), &keeper{kept: []byte(kept)}
+		cfg.Witnesses = []Witness{k}
+		filled(t, cfg, 1)
+		origin := originPrefix + fmt.Sprintf("%032x", 0)
+		k.kept = append(k.kept, fmt.Sprintf("\n%s\n900\nAAAA\n\n— %s AAAA\n", origin, origin)...)
+		filled(t, cfg, 1)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		if _, err := askWitness(&hangs{}); err == nil || !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("a witness that hangs: %v", err)
+		}
+		time.Sleep(time.Hour) // until it answers, of the bubble's clock
+	})
+}
+
+// hangs is a witness that ignores its context for a long time, as a file on a
+// mount that is gone.
+type hangs struct{ keeper }
+
+func (*hangs) Kept(context.Context) ([]byte, error) {
+	time.Sleep(time.Hour)
+	return nil, nil
+}
+
+// Each case alters the log or a witness's file; Verify finds it, and where.
+func TestVerifyAgainstAWitness(t *testing.T) {
+	blocks := func(t *testing.T, path string, change func([]string) []string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := strings.Split(string(data), "\nexecgate/")
+		if err := os.WriteFile(path, []byte(strings.Join(change(entries), "\nexecgate/")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cut := func(entry, old, new string) string {
+		if !strings.Contains(entry, old) {
+			panic("the case changes nothing: " + entry)
+		}
+		return strings.Replace(entry, old, new, 1)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, cfg Config, path string)
+		want   string // in a finding; empty: it holds
+		note   string
+	}{
+		{"nothing", func(*testing.T, Config, string) {}, "", ""},
+		{"the last entry cut short", func(t *testing.T, _ Config, path string) {
+			blocks(t, path, func(e []string) []string { e[len(e)-1] = e[len(e)-1][:60]; return e })
+		}, "", "not written to its end"},
+		{"an entry cut short, and others after it", func(t *testing.T, _ Config, path string) {
+			blocks(t, path, func(e []string) []string { e[2] = e[2][:60]; return e })
+		}, "", "not written to its end"},
+		{"a size altered", func(t *testing.T, _ Config, path string) {
+			blocks(t, path, func(e []string) []string { e[2] = cut(e[2], "\n", "\n1"); return e })
+		}, "line", ""},
+		{"a signature altered", func(t *testing.T, _ Config, path string) {
+			blocks(t, path, func(e []string) []string { e[2] = e[2][:len(e[2])-10] + "AAAAAA" + e[2][len(e[2])-4:]; return e })
+		}, "line", ""},
+		{"two entries exchanged", func(t *testing.T, _ Config, path string) {
+			blocks(t, path, func(e []string) []string { e[1], e[len(e)-2] = e[len(e)-2], e[1]; return e })
+		}, "follows one of", ""},
+		{"emptied", func(t *testing.T, _ Config, path string) {
+			if err := os.Truncate(path, 0); err != nil {
+				t.Fatal(err)
+			}
+		}, "no checkpoint of this log", ""},
+		{"another log beside it", func(t *testing.T, _ Config, path string) {
+			other := folders(t)
+			filled(t, other, 9)
+			blocks(t, path, func(e []string) []string {
+				return append(e, strings.TrimPrefix(string(latest(t, other)), "execgate/"))
+			})
+		}, "", ""},
+		{"the log rolled back", func(t *testing.T, cfg Config, _ string) {
+			data, err := os.ReadFile(filepath.Join(cfg.Dir, segmentName(1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bounds(t, data)
+			clear(data[at[len(at)-5]:])
+			if err := os.WriteFile(filepath.Join(cfg.Dir, segmentName(1)), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// The holder of the key signs what is left.
+			id, _ := signerOf(t, cfg)
+			report, err := Verify(cfg.Dir, id.public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sign(t, cfg, id, report)
+			if report, err = Verify(cfg.Dir, id.public); err != nil || !report.Integrity.OK {
+				t.Fatalf("without a witness it should not show: %+v %v", report, err)
+			}
+		}, "covers 12 records, only 10", ""},
+		{"the log rewritten by the holder of the key", func(t *testing.T, cfg Config, _ string) {
+			path := filepath.Join(cfg.Dir, segmentName(1))
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bounds(t, data)
+			data[at[2]+frameHeaderBytes+recordHeaderBytes+100] ^= 1
+			reseal(data, at[2])
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			id, _ := signerOf(t, cfg)
+			report, err := Verify(cfg.Dir, id.public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sign(t, cfg, id, report)
+			if report, err = Verify(cfg.Dir, id.public); err != nil || !report.Integrity.OK {
+				t.Fatalf("without a witness it should not show: %+v %v", report, err)
+			}
+		}, "have the root", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, k := folders(t), &keeper{}
+			cfg.Witnesses = []Witness{k}
+			var key string
+			for range 6 {
+				key = filled(t, cfg, 1)
+			}
+			cfg.Witnesses = nil
+			path := filepath.Join(t.TempDir(), "witness")
+			if err := os.WriteFile(path, k.kept, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.change(t, cfg, path)
+			report, err := Verify(cfg.Dir, key, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := fmt.Sprint(report.Integrity.Findings)
+			if report.Integrity.OK != (c.want == "") || !strings.Contains(text, c.want) || c.want != "" && !strings.Contains(text, path) {
+				t.Errorf("integrity: %+v", report.Integrity)
+			}
+			if !strings.Contains(fmt.Sprint(report.Integrity.Notes), c.note) {
+				t.Errorf("notes: %v", report.Integrity.Notes)
+			}
+			if c.want == "" && c.note == "" && report.Witnessed != report.TreeSize {
+				t.Errorf("witnessed: %+v", report)
+			}
+		})
+	}
+}
+
+// sign puts a checkpoint of what a report followed in the place of the latest.
+func sign(t *testing.T, cfg Config, id logIdentity, report Report) {
+	t.Helper()
+	stated, err := parseCheckpoint(fmt.Sprintf("%s\n%d\n%s\n", id.origin(), report.TreeSize, report.Root), id.origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := signCheckpoint(id, stated.size, stated.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Dir, checkpointName), signed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

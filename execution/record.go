@@ -34,6 +34,7 @@ const (
 	RecordLeaseRevoked         RecordType = "lease_revoked"  // also: the attempt failed, and is made again
 	RecordEgressDecided        RecordType = "egress_decided" // before anything leaves
 	RecordEgressEnded          RecordType = "egress_ended"
+	RecordAuditRead            RecordType = "audit_read" // before it is answered
 	RecordGap                  RecordType = "gap"
 	RecordAuditKeyRotated      RecordType = "audit_key_rotated" // the log's own signing key
 	RecordSegmentsRemoved      RecordType = "segments_removed"  // before it is done
@@ -75,6 +76,7 @@ type Record struct {
 	Lease                *LeaseChange          `json:"lease,omitempty"`
 	EgressDecided        *EgressDecided        `json:"egress_decided,omitempty"`
 	EgressEnded          *EgressEnded          `json:"egress_ended,omitempty"`
+	AuditRead            *AuditRead            `json:"audit_read,omitempty"`
 	Gap                  *Gap                  `json:"gap,omitempty"`
 	AuditKey             *AuditKeyRotation     `json:"audit_key,omitempty"`
 	SegmentsRemoved      *SegmentsRemoved      `json:"segments_removed,omitempty"`
@@ -245,6 +247,22 @@ type EgressEnded struct {
 	Status     int    `json:"status,omitempty"` // of a request: what the destination answered
 	Error      string `json:"error,omitempty"`  // a code: how it ended, where not by either side's end
 }
+
+// AuditRead is the body of a RecordAuditRead: somebody read the log, or what is
+// derived of it.
+type AuditRead struct {
+	What   string            `json:"what"`             // records, record or usage
+	Filter map[string]string `json:"filter,omitempty"` // as it was asked for
+	Count  int               `json:"count"`            // of what is answered
+	More   bool              `json:"more,omitempty"`   // there is more: its following pages have no records of their own for a minute
+}
+
+// What an AuditRead read.
+const (
+	ReadRecords = "records"
+	ReadRecord  = "record"
+	ReadUsage   = "usage"
+)
 
 // Gap is the body of a RecordGap: it names what a failed write left behind.
 type Gap struct {

@@ -1,0 +1,147 @@
+package audit
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/execgate/execgate/execution"
+)
+
+// numbersOf are those of records.
+func numbersOf(records []execution.Record) (seqs []uint64) {
+	for _, r := range records {
+		seqs = append(seqs, r.Seq)
+	}
+	return seqs
+}
+
+// Whatever is asked for, in any order, comes from wherever in the log it is; what is
+// not there does not.
+func TestFetch(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	const all = 3000
+	var writers sync.WaitGroup
+	for w := range 10 { // batches of one record, and of many
+		writers.Go(func() {
+			for i := range all / 10 {
+				mustAppend(t, l, decided(w*all/10+i, execution.EffectDeny))
+			}
+		})
+	}
+	writers.Wait()
+	if links, err := chain(osFileSystem{}, cfg.Dir); err != nil || len(links) < 3 {
+		t.Fatalf("%d segments are too few for this test (%v)", len(links), err)
+	}
+	fetch := func(seqs ...uint64) []uint64 {
+		t.Helper()
+		records, err := Fetch(t.Context(), cfg.Dir, seqs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return numbersOf(records)
+	}
+	check := func() {
+		t.Helper()
+		r := rand.New(rand.NewPCG(3, 5))
+		for range 60 {
+			seqs := make([]uint64, 1+r.IntN(120))
+			for i := range seqs {
+				seqs[i] = r.Uint64N(all)
+			}
+			if got := fetch(seqs...); !slices.Equal(got, seqs) {
+				t.Fatalf("asked for %v, and got %v", seqs, got)
+			}
+		}
+		for seq := range uint64(all) {
+			if got := fetch(seq); len(got) != 1 || got[0] != seq {
+				t.Fatalf("asked for %d, and got %v", seq, got)
+			}
+		}
+	}
+	check()
+	if got := fetch(all, 1, all+1000, 1<<63, 0); !slices.Equal(got, []uint64{1, 0}) {
+		t.Errorf("got %v", got)
+	}
+	if got := fetch(); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+	stop()
+	check()
+
+	// The oldest segment is given up.
+	if oldest, err := Oldest(cfg.Dir); oldest != 0 || err != nil {
+		t.Errorf("the oldest is %d (%v)", oldest, err)
+	}
+	if err := os.Remove(filepath.Join(cfg.Dir, segmentName(1))); err != nil {
+		t.Fatal(err)
+	}
+	oldest, err := Oldest(cfg.Dir)
+	if oldest == 0 || err != nil {
+		t.Fatalf("the oldest is %d (%v)", oldest, err)
+	}
+	if got := fetch(oldest-1, oldest, all-1, 0); !slices.Equal(got, []uint64{oldest, all - 1}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// Damage in what is asked for is told, with its place; elsewhere it is not looked for.
+func TestFetchOfDamage(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	for i := range 1500 {
+		mustAppend(t, l, decided(i, execution.EffectDeny))
+	}
+	stop()
+	path := filepath.Join(cfg.Dir, segmentName(1))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := strings.Index(string(text), `{"seq":20,`)
+	text[place+30] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Fetch(t.Context(), cfg.Dir, []uint64{20}); err == nil || !strings.Contains(err.Error(), segmentName(1)+": offset ") {
+		t.Errorf("error %v", err)
+	}
+	if records, err := Fetch(t.Context(), cfg.Dir, []uint64{1499, 3}); err != nil || !slices.Equal(numbersOf(records), []uint64{1499, 3}) {
+		t.Errorf("got %v (%v)", numbersOf(records), err)
+	}
+}
+
+// BenchmarkFetch reads a page of 100 records that are all over a log of segments of
+// the usual size.
+func BenchmarkFetch(b *testing.B) {
+	cfg := folders(b)
+	cfg.SegmentBytes = defaultSegmentBytes
+	l, stop := running(b, cfg)
+	const all = 200_000
+	var writers sync.WaitGroup
+	for range 64 {
+		writers.Go(func() {
+			for i := range all / 64 {
+				mustAppend(b, l, decided(i, execution.EffectDeny))
+			}
+		})
+	}
+	writers.Wait()
+	stop()
+	r := rand.New(rand.NewPCG(3, 5))
+	for b.Loop() {
+		seqs := make([]uint64, 100)
+		for i := range seqs {
+			seqs[i] = r.Uint64N(all / 64 * 64)
+		}
+		records, err := Fetch(b.Context(), cfg.Dir, seqs)
+		if err != nil || len(records) != len(seqs) {
+			b.Fatalf("%d records (%v)", len(records), err)
+		}
+	}
+}

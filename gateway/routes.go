@@ -44,6 +44,9 @@ func (g *Gateway) routes() []route {
 		{http.MethodGet, "/v1/policy", false, execution.RolePolicyAuthor, g.showPolicy, nil},
 		{http.MethodPut, "/v1/policy", false, execution.RolePolicyAuthor, g.putPolicy, nil},
 		{http.MethodPost, "/v1/policy/rollback", false, execution.RolePolicyAuthor, g.rollbackPolicy, nil},
+		{http.MethodGet, "/v1/records", false, execution.RoleAuditor, g.listRecords, nil},
+		{http.MethodGet, "/v1/records/:seq", false, execution.RoleAuditor, g.showRecord, nil},
+		{http.MethodGet, "/v1/usage", false, roleOfUsage, g.showUsage, nil},
 		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey, nil},
 		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys, nil},
 		{http.MethodDelete, "/v1/keys/:id", false, execution.RoleAdmin, g.revokeKey, nil},
@@ -53,6 +56,10 @@ func (g *Gateway) routes() []route {
 		{http.MethodGet, "/metrics", false, execution.RoleAuditor, g.metrics, []string{mediaAny}},
 	}
 }
+
+// roleOfUsage is of the route where callers see what is theirs, and auditors what is
+// their tenant's.
+const roleOfUsage execution.Role = "caller or auditor"
 
 // handler is everything that happens around a route's own work: the request's
 // ids, the guard, the answer to an error or a panic, the one line of the log.
@@ -99,7 +106,7 @@ func (g *Gateway) guard(x *exchange, r route) error {
 		return err
 	}
 	x.principal = principal
-	if !principal.Has(r.role) {
+	if !principal.Has(r.role) && (r.role != roleOfUsage || !principal.Has(execution.RoleCaller) && !principal.Has(execution.RoleAuditor)) {
 		return errRole(r.role)
 	}
 	if slices.Contains(r.offers, mediaAny) {

@@ -25,7 +25,9 @@ type Config struct {
 	Policies Policies
 	// Eraser erases what is kept; nil: nothing can be.
 	Eraser   Eraser
-	Recorder Recorder // of failed authentications and of keys
+	Recorder Recorder // of failed authentications, of keys, and of who reads records
+	// Records finds records; nil: they cannot be read over HTTP.
+	Records Records
 	// Probers are the checks of /readyz by name. The service's own is added as
 	// "gateway".
 	Probers map[string]Prober
@@ -56,6 +58,7 @@ type Gateway struct {
 	// failures bounds how many failed authentications become records.
 	failures *bucket
 	readers  readers
+	reads    reads
 }
 
 // closeTimeout is how long open connections have, after draining, to take the

@@ -17,6 +17,20 @@ import (
 // ID names the log: it is the first line of its checkpoints.
 func (l *Log) ID() string { return l.id.origin() }
 
+// IDOf returns the ID of the log in dir, as its segments name it.
+func IDOf(dir string) (string, error) {
+	links, err := chain(osFileSystem{}, dir)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range links {
+		if l.fault == nil {
+			return logIdentity{id: l.header.logID}.origin(), nil
+		}
+	}
+	return "", fmt.Errorf("%s is not the folder of an audit log: it has no segment that can be read", dir)
+}
+
 // Oldest returns the first number that the log in dir has not given up.
 func Oldest(dir string) (uint64, error) {
 	links, err := chain(osFileSystem{}, dir)

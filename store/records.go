@@ -147,10 +147,10 @@ func (r *Records) connect() (err error) {
 }
 
 // recordsDSN is dsn for an index: a commit that a power loss takes back is made again,
-// and nothing in it is secret.
+// nothing in it is secret, and a page has room for a whole bitmap.
 func recordsDSN(path string, readOnly bool) string {
-	return strings.NewReplacer("synchronous%28FULL%29", "synchronous%28NORMAL%29", "secure_delete%28ON%29", "cell_size_check%28ON%29").
-		Replace(dsn(path, readOnly))
+	return strings.NewReplacer("synchronous%28FULL%29", "synchronous%28NORMAL%29", "secure_delete%28ON%29", "cell_size_check%28ON%29",
+		"busy_timeout", "page_size%2816384%29&_pragma=cache_size%28-16384%29&_pragma=busy_timeout").Replace(dsn(path, readOnly))
 }
 
 // Rebuild begins an empty index in the place of the one that is there: whoever adds

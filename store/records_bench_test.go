@@ -33,20 +33,17 @@ func BenchmarkRecords(b *testing.B) {
 	}
 	defer r.Close()
 	var last execution.Record
-	b.Run(fmt.Sprintf("index=%d", size), func(b *testing.B) {
-		if r.Next() > 0 {
-			b.Skip("indexed already")
-		}
-		const batch = 1000
-		spent, slowest := time.Duration(0), time.Duration(0)
-		for range size / batch {
-			records := v.records(batch)
-			began := time.Now()
-			addRecords(b, r, records)
-			took := time.Since(began)
-			spent, slowest = spent+took, max(slowest, took)
-			last = records[batch-1]
-		}
+	const batch = 1000
+	spent, slowest := time.Duration(0), time.Duration(0)
+	for range size / batch {
+		records := v.records(batch)
+		began := time.Now()
+		addRecords(b, r, records)
+		took := time.Since(began)
+		spent, slowest = spent+took, max(slowest, took)
+		last = records[batch-1]
+	}
+	b.Run(fmt.Sprintf("index=%d", size), func(b *testing.B) { // what was measured before
 		b.ReportMetric(float64(size)/spent.Seconds(), "records/s")
 		b.ReportMetric(float64(slowest.Milliseconds()), "slowest_batch_ms")
 		b.ReportMetric(0, "ns/op")

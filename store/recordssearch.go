@@ -110,10 +110,11 @@ func (s *search) run(ctx context.Context) error {
 	return nil
 }
 
-// foundBlock is a block that has every term that is looked for.
+// foundBlock is a block that has every term that is looked for, and those of its
+// records that do.
 type foundBlock struct {
 	block, least, most int64
-	sets               []offsets
+	members            *members
 }
 
 // read reads the first blocksAtOnce blocks from low to high that have every term.
@@ -142,19 +143,22 @@ func (s *search) read(ctx context.Context, low, high int64) ([]foundBlock, error
 	}
 	defer rows.Close()
 	var blocks []foundBlock
+	var b foundBlock
+	sets := make([]sql.RawBytes, len(terms))
+	into := []any{&b.block, &b.least, &b.most}
+	for i := range sets {
+		into = append(into, &sets[i])
+	}
 	for rows.Next() {
-		b := foundBlock{sets: make([]offsets, len(terms))}
-		into := []any{&b.block, &b.least, &b.most}
-		for i := range b.sets {
-			into = append(into, (*[]byte)(&b.sets[i]))
-		}
 		if err := rows.Scan(into...); err != nil {
 			return nil, err
 		}
-		for _, set := range b.sets {
-			if !set.valid() {
+		b.members = allMembers()
+		for _, set := range sets {
+			if !offsets(set).valid() {
 				return nil, fmt.Errorf("%w: block %d", errDamage, b.block)
 			}
+			b.members.meet(offsets(set))
 		}
 		blocks = append(blocks, b)
 	}
@@ -163,10 +167,7 @@ func (s *search) read(ctx context.Context, low, high int64) ([]foundBlock, error
 
 // take takes what is looked for out of a block, and says whether to go on.
 func (s *search) take(ctx context.Context, b foundBlock) (more bool, err error) {
-	m := allMembers()
-	for _, set := range b.sets {
-		m.meet(set)
-	}
+	m := b.members
 	begin := uint64(b.block) << blockBits
 	m.clip(int(min(max(s.from, begin)-begin, blockSize)), int(min(max(s.before, begin)-begin, blockSize)))
 	var times []byte

@@ -23,6 +23,7 @@ type app struct {
 	store    *store.Store
 	keys     *identity.APIKeys
 	log      *audit.Log
+	records  *records
 	policy   *policy.Witness
 	inputs   *inputs        // nil: none are kept
 	workers  *policy.Remote // evaluate what others than the organisation wrote
@@ -80,6 +81,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		return nil, err
 	}
 	if a.store, err = store.Open(ctx, a.state.path("store.db")); err != nil {
+		return nil, err
+	}
+	if a.records, err = openRecords(ctx, a.state, a.log, logger); err != nil {
 		return nil, err
 	}
 	if a.keys, err = identity.New(a.store); err != nil {
@@ -157,7 +161,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender, a.exporters}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender, a.exporters, a.records}, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +175,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		probers["vault"] = a.lender.vault
 	}
 	a.gateway, err = gateway.New(gateway.Config{
-		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Eraser: newEraser(a.inputs, executions, a.state), Recorder: a.log, Logger: logger, Metrics: metrics,
+		Service: a.service, Authenticator: authenticator, Keys: a.keys, Policies: a.policies, Eraser: newEraser(a.inputs, executions, a.state), Recorder: a.log, Records: a.records, Logger: logger, Metrics: metrics,
 		Probers:      probers,
 		MaxBodyBytes: cfg.Requests.MaxBodyKiB << 10, MaxCodeBytes: int(cfg.Requests.MaxCodeKiB << 10),
 		DrainTimeout: milliseconds(cfg.Requests.DrainMS),
@@ -188,6 +192,10 @@ func (a *app) close() error {
 	if a.inputs != nil {
 		errs = append(errs, a.inputs.close())
 		a.inputs = nil
+	}
+	if a.records != nil {
+		errs = append(errs, a.records.index.Close())
+		a.records = nil
 	}
 	if a.log != nil {
 		errs = append(errs, a.log.Close())

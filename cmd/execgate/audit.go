@@ -12,9 +12,9 @@ import (
 func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Check the audit log",
+		Short: "Check the audit log, and find records in it",
 	}
-	group(cmd, newAuditVerify(), newAuditProve(), newAuditExport(), newAuditRotateKey(), newAuditExporters(), newAuditSchema(), newAuditErase(), newAuditShowFull())
+	group(cmd, newAuditVerify(), newAuditQuery(), newAuditTail(), newAuditShow(), newAuditReindex(), newAuditProve(), newAuditExport(), newAuditRotateKey(), newAuditExporters(), newAuditSchema(), newAuditErase(), newAuditShowFull())
 	return cmd
 }
 

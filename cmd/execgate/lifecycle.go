@@ -55,6 +55,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) (err error) {
 			defer stopServing()
 			return a.exporters.Run(logging)
 		})
+		parts.Go(func() error { return a.records.run(logging) })
 	}
 	if a.inputs != nil {
 		parts.Go(func() error {

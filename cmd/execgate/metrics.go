@@ -37,6 +37,10 @@ type parts struct {
 	egress    interface{ Stats() egress.Stats }
 	lender    interface{ counts() (vault.Counts, bool) }
 	exporters interface{ Stats() []export.Stats }
+	records   interface {
+		lag() uint64
+		rebuilt() uint64
+	}
 }
 
 // metricsHandler answers with the metrics of parts and of the process, as they
@@ -98,6 +102,7 @@ type metrics struct {
 	pendingRevocations, vaultBreaker                   family
 	exportNext, exportLag, exportLagSeconds            family
 	exportFailures, exportBytes                        family
+	indexLag, indexRebuilds                            family
 }
 
 func newMetrics(p parts) *metrics {
@@ -163,6 +168,8 @@ func newMetrics(p parts) *metrics {
 	m.exportLagSeconds = m.gauge("export_lag_seconds", "Age of the oldest of them that was read.", "exporter")
 	m.exportFailures = m.counter("export_failures_total", "Attempts to deliver that failed, and are made again.", "exporter")
 	m.exportBytes = m.counter("export_bytes_total", "Bytes of audit records that were delivered, before compression.", "exporter")
+	m.indexLag = m.gauge("audit_index_lag_records", "Durable records of the audit log that cannot be found yet.")
+	m.indexRebuilds = m.counter("audit_index_rebuilds_total", "Times that the index of the audit log was made anew.")
 	return m
 }
 
@@ -221,6 +228,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range m.parts.exporters.Stats() {
 		m.ofExporter(r, s)
 	}
+	r.value(m.indexLag, float64(m.parts.records.lag()))
+	r.value(m.indexRebuilds, float64(m.parts.records.rebuilt()))
 	if n, ok := m.parts.lender.counts(); ok {
 		m.ofVault(r, n)
 	}

@@ -44,7 +44,9 @@ func (f *figures) Held() audit.Held {
 	return audit.Held{Segments: 31, Bytes: 32, Removed: 33, Oldest: 34}
 }
 func (f *figures) Revision() string { return f.revision }
-func (f *figures) parts() parts     { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}} }
+func (f *figures) parts() parts     { return parts{f, f, f, f, f, f, lent{}, lent{}, exported{}, f} }
+func (f *figures) lag() uint64      { return 25 }
+func (f *figures) rebuilt() uint64  { return 26 }
 func (f *figures) PolicyCounts() activation.Counts {
 	return activation.Counts{Activated: 14, Refused: 15}
 }
@@ -126,6 +128,8 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_inputs_lost_total{reason="overflow"}`:                                                   10,
 		`execgate_policy_activations_total`:                                                               14,
 		`execgate_policy_refusals_total`:                                                                  15,
+		`execgate_audit_index_lag_records`:                                                                25,
+		`execgate_audit_index_rebuilds_total`:                                                             26,
 		`execgate_inputs_waiting`:                                                                         11,
 		`execgate_shadow_decisions_total{result="deny_to_allow"}`:                                         12,
 		`execgate_selftest_replays_total{result="same"}`:                                                  13,

@@ -52,7 +52,7 @@ code of a program that ended by itself is passed on.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	group(root, newServe(), newRun(), newKeys(), newApprovalsCommand(), newTools(), newAudit(), newPolicy(), newImage(), newVersion(), newPolicyWorker())
+	group(root, newServe(), newRun(), newKeys(), newApprovalsCommand(), newTools(), newAudit(), newUsage(), newPolicy(), newImage(), newVersion(), newPolicyWorker())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see `%s --help`", err, cmd.CommandPath())
 	})

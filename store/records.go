@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,10 +148,10 @@ func (r *Records) connect() (err error) {
 }
 
 // recordsDSN is dsn for an index: a commit that a power loss takes back is made again,
-// nothing in it is secret, and a page has room for a whole bitmap.
+// and nothing in it is secret.
 func recordsDSN(path string, readOnly bool) string {
 	return strings.NewReplacer("synchronous%28FULL%29", "synchronous%28NORMAL%29", "secure_delete%28ON%29", "cell_size_check%28ON%29",
-		"busy_timeout", "page_size%2816384%29&_pragma=cache_size%28-16384%29&_pragma=busy_timeout").Replace(dsn(path, readOnly))
+		"busy_timeout", "cache_size%28-16384%29&_pragma=busy_timeout").Replace(dsn(path, readOnly))
 }
 
 // Rebuild begins an empty index in the place of the one that is there: whoever adds
@@ -174,22 +175,10 @@ func (r *Records) Rebuild(ctx context.Context) error {
 		err = f.Close()
 	}
 	if err == nil {
-		err = r.connect()
+		err = r.format(ctx)
 	}
 	if err == nil {
-		err = r.db.change(ctx, func(tx *sql.Tx) error {
-			for _, statement := range []string{
-				recordsSchema,
-				fmt.Sprintf("PRAGMA application_id = %d", recordsApplicationID),
-				fmt.Sprintf("PRAGMA user_version = %d", recordsVersion),
-			} {
-				if _, err := tx.ExecContext(ctx, statement); err != nil {
-					return err
-				}
-			}
-			_, err := tx.ExecContext(ctx, "INSERT INTO cursor (one, log, next, first) VALUES (0, ?, 0, 0)", r.log)
-			return err
-		})
+		err = r.connect()
 	}
 	if err != nil {
 		return fmt.Errorf("rebuild index of records: %w", err)
@@ -199,6 +188,22 @@ func (r *Records) Rebuild(ctx context.Context) error {
 	r.rebuilt.Add(1)
 	r.damaged.Store(false)
 	return nil
+}
+
+// recordsPage is the size of a page: a whole bitmap has room in one, beside others.
+const recordsPage = 16 << 10
+
+// format makes an empty index of an empty file. Where it breaks off, the file is none.
+func (r *Records) format(ctx context.Context) error {
+	// The size of pages is fixed with the first one, which WAL would write.
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: r.path}).String())
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA page_size = %d; BEGIN; %s; INSERT INTO cursor (one, log, next, first) VALUES (0, ?, 0, 0);"+
+		"PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", recordsPage, recordsSchema, recordsApplicationID, recordsVersion), r.log)
+	return errors.Join(err, db.Close())
 }
 
 // Next is the number of the record that is to be added next.

@@ -113,6 +113,13 @@ func TermsOf(r Record) []RecordTerm {
 		t.add(TermTool, l.Tool)
 		t.add(TermCode, l.Error)
 	}
+	if a := r.AuditRead; a != nil {
+		t.add(TermEffect, string(a.Effect))
+		for _, reason := range a.Reasons {
+			t.add(TermRule, reason.Rule)
+			t.add(TermCode, reason.Code)
+		}
+	}
 	if s := r.Session; s != nil {
 		t.add(TermSession, s.ID)
 	}

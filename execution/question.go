@@ -16,6 +16,9 @@ const (
 	// execution, Time, Principal, Egress, and of Request the session and the metadata.
 	// The answer needs no grant.
 	ActionEgress Action = "egress"
+	// ActionAuditRead reads the audit log, or what is derived of it: Question has ID, of
+	// the HTTP request, Time and Principal. The answer needs no grant.
+	ActionAuditRead Action = "audit_read"
 )
 
 // Question is what policy is asked: one principal, one request, and what the

@@ -255,6 +255,10 @@ type AuditRead struct {
 	Filter map[string]string `json:"filter,omitempty"` // as it was asked for
 	Count  int               `json:"count"`            // of what is answered
 	More   bool              `json:"more,omitempty"`   // there is more: its following pages have no records of their own for a minute
+	// Effect and Reasons are policy's: where it does not allow, nothing was answered.
+	Effect   Effect   `json:"effect"`
+	Reasons  []Reason `json:"reasons,omitempty"`
+	Revision string   `json:"revision,omitempty"`
 }
 
 // What an AuditRead read.

@@ -38,6 +38,10 @@ func (g *Gateway) listRecords(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	read, err := g.mayRead(x, execution.ReadRecords, query.asked)
+	if err != nil {
+		return err
+	}
 	return g.reading(x, func() error {
 		page, err := g.config.Records.Find(x.ctx(), query.RecordQuery)
 		if err != nil {
@@ -59,7 +63,8 @@ func (g *Gateway) listRecords(x *exchange) error {
 			}
 			records = append(records, text)
 		}
-		if err := g.recordRead(x, execution.ReadRecords, query.asked, len(records), page.More, query.follows); err != nil {
+		read.Count, read.More = len(records), page.More
+		if err := g.recordRead(x, read, query.follows); err != nil {
 			return err
 		}
 		answer := struct {
@@ -86,17 +91,20 @@ func (g *Gateway) showRecord(x *exchange) error {
 	if err != nil || strconv.FormatUint(seq, 10) != text {
 		return notFound
 	}
+	read, err := g.mayRead(x, execution.ReadRecord, map[string]string{"seq": text})
+	if err != nil {
+		return err
+	}
 	return g.reading(x, func() error {
 		r, err := g.config.Records.Record(x.ctx(), seq)
 		found := err == nil && mayAudit(x.principal, execution.OwnerOf(r))
 		if err != nil && execution.KindOf(err) != execution.KindNotFound {
 			return errRecords(err)
 		}
-		count := 0
 		if found {
-			count = 1
+			read.Count = 1
 		}
-		if err := g.recordRead(x, execution.ReadRecord, map[string]string{"seq": text}, count, false, false); err != nil {
+		if err := g.recordRead(x, read, false); err != nil {
 			return err
 		}
 		if !found {
@@ -118,13 +126,21 @@ func (g *Gateway) showUsage(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	var read execution.AuditRead
+	audits := x.principal.Has(execution.RoleAuditor)
+	if audits { // one's own is nobody's log
+		if read, err = g.mayRead(x, execution.ReadUsage, asked); err != nil {
+			return err
+		}
+	}
 	return g.reading(x, func() error {
 		rows, more, err := g.config.Records.Usage(x.ctx(), query, most)
 		if err != nil {
 			return errRecords(err)
 		}
-		if x.principal.Has(execution.RoleAuditor) {
-			if err := g.recordRead(x, execution.ReadUsage, asked, len(rows), more, false); err != nil {
+		if audits {
+			read.Count, read.More = len(rows), more
+			if err := g.recordRead(x, read, false); err != nil {
 				return err
 			}
 		}
@@ -148,11 +164,40 @@ func (g *Gateway) reading(x *exchange, read func() error) error {
 	return read()
 }
 
+// mayRead asks policy whether the caller may read what is asked for, and returns what
+// there is to record about it. A denial is recorded, and an error.
+func (g *Gateway) mayRead(x *exchange, what string, asked map[string]string) (execution.AuditRead, error) {
+	d := g.config.Service.decideRead(x.ctx(), execution.Question{
+		ID: x.requestID, Time: time.Now(), TraceID: x.traceID, Principal: x.principal, Action: execution.ActionAuditRead,
+	})
+	read := execution.AuditRead{What: what, Filter: asked, Effect: d.Effect, Reasons: d.Reasons, Revision: d.Revision}
+	if d.Allowed() {
+		return read, nil
+	}
+	if err := g.recordRead(x, read, false); err != nil {
+		return read, err
+	}
+	return read, denied(d)
+}
+
+// decideRead asks policy about reading the log. Nothing but an explicit allow allows.
+func (s *Service) decideRead(ctx context.Context, q execution.Question) execution.Decision {
+	d, err := s.ask(ctx, q)
+	if err != nil {
+		return execution.Deny("", execution.Reason{Code: execution.CodePolicyError, Message: "the policy could not be evaluated"})
+	}
+	d.Reasons, d.Revision = boundReasons(d.Reasons, maxReasonsBytes), cut(d.Revision, maxPolicyName)
+	if !d.Allowed() && d.Effect != execution.EffectDeny {
+		return refuse(d, execution.CodePolicyInvalid, "the policy did not allow this, and it cannot wait for anything")
+	}
+	return d
+}
+
 // recordRead records that the log was read, before that is answered. A page that
 // follows one of the same query has no record of its own where that has one which is
 // younger than readInterval.
-func (g *Gateway) recordRead(x *exchange, what string, asked map[string]string, count int, more, follows bool) error {
-	id, err := json.Marshal([]any{x.principal.Tenant, x.principal.Subject, what, asked})
+func (g *Gateway) recordRead(x *exchange, read execution.AuditRead, follows bool) error {
+	id, err := json.Marshal([]any{x.principal.Tenant, x.principal.Subject, read.What, read.Effect, read.Filter})
 	if err != nil {
 		return internal("encode a query", err)
 	}
@@ -162,8 +207,7 @@ func (g *Gateway) recordRead(x *exchange, what string, asked map[string]string, 
 	}
 	principal := x.principal
 	if _, err := g.records.append(x.ctx(), execution.Record{
-		Type: execution.RecordAuditRead, Principal: &principal, RequestID: x.requestID, TraceID: x.traceID,
-		AuditRead: &execution.AuditRead{What: what, Filter: asked, Count: count, More: more},
+		Type: execution.RecordAuditRead, Principal: &principal, RequestID: x.requestID, TraceID: x.traceID, AuditRead: &read,
 	}); err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (s *site) reads() (all []execution.AuditRead) {
 func TestReadsAreRecordedBeforeTheyAreAnswered(t *testing.T) {
 	s := serveRecords(t, shelved(100))
 	got := s.listRecords("tenant=acme&limit=20&type=decided", "auditor/default")
-	want := execution.AuditRead{What: "records", Filter: map[string]string{"tenant": "acme", "type": "decided"}, Count: 20, More: true}
+	want := execution.AuditRead{What: "records", Filter: map[string]string{"tenant": "acme", "type": "decided"}, Count: 20, More: true, Effect: "allow", Reasons: []execution.Reason{}, Revision: "sha256:rev"}
 	if diff := cmp.Diff([]execution.AuditRead{want}, s.reads()); diff != "" {
 		t.Fatal(diff)
 	}
@@ -152,9 +152,9 @@ func TestReadsAreRecordedBeforeTheyAreAnswered(t *testing.T) {
 	s.do("GET", "/v1/records/7", "auditor/acme", "")
 	s.do("GET", "/v1/usage?since=2026-01-01", "auditor/default", "")
 	if diff := cmp.Diff([]execution.AuditRead{
-		{What: "record", Filter: map[string]string{"seq": "7"}, Count: 1},
-		{What: "record", Filter: map[string]string{"seq": "7"}},
-		{What: "usage", Filter: map[string]string{"since": "2026-01-01"}, Count: 4},
+		{What: "record", Filter: map[string]string{"seq": "7"}, Count: 1, Effect: "allow", Reasons: []execution.Reason{}, Revision: "sha256:rev"},
+		{What: "record", Filter: map[string]string{"seq": "7"}, Effect: "allow", Reasons: []execution.Reason{}, Revision: "sha256:rev"},
+		{What: "usage", Filter: map[string]string{"since": "2026-01-01"}, Count: 4, Effect: "allow", Reasons: []execution.Reason{}, Revision: "sha256:rev"},
 	}, s.reads()[4:]); diff != "" {
 		t.Error(diff)
 	}
@@ -164,6 +164,50 @@ func TestReadsAreRecordedBeforeTheyAreAnswered(t *testing.T) {
 		if a := s.do("GET", path, "auditor/default", ""); a.StatusCode != 503 || a.problem(t).Code != "audit_unavailable" || strings.Contains(a.body, "ex_") {
 			t.Errorf("%s while the log is full: %d %s", path, a.StatusCode, a.body)
 		}
+	}
+}
+
+// Policy is asked about each read by an auditor, as who asks. What is no allow is
+// recorded, and shows nothing; it is the same whatever would have been found.
+func TestPolicyDecidesWhoReads(t *testing.T) {
+	denial := execution.Reason{Code: "local", Rule: "local.audit", Message: "not today"}
+	answers := map[string]execution.Decision{
+		"deny":     execution.Deny("sha256:rev", denial),
+		"approval": {Effect: execution.EffectRequireApproval, Reasons: []execution.Reason{denial}},
+		"nothing":  {},
+		"unknown":  {Effect: "perhaps"},
+	}
+	for name, answer := range answers {
+		s := serveRecords(t, shelved(10))
+		var asked execution.Question
+		s.decide = func(q execution.Question) execution.Decision { asked = q; return answer }
+		for n, path := range []string{"/v1/records", "/v1/records/1", "/v1/records/1000", "/v1/usage"} {
+			a := s.do("GET", path, "auditor/default", "")
+			if a.StatusCode != 403 || strings.Contains(a.body, "ex_") || len(a.problem(t).Reasons) == 0 {
+				t.Errorf("%s: %s: %d %s", name, path, a.StatusCode, a.body)
+			}
+			if asked.Action != execution.ActionAuditRead || asked.Principal.Subject != "ak_auditor" || asked.ID != a.Header.Get("X-Request-Id") {
+				t.Errorf("asked %+v", asked)
+			}
+			reads := s.reads()
+			if len(reads) != n+1 || reads[n].Effect != execution.EffectDeny || len(reads[n].Reasons) == 0 || reads[n].Count != 0 {
+				t.Errorf("%s: %s: recorded %+v", name, path, reads)
+			}
+		}
+		if a := s.do("GET", "/v1/usage", "caller/acme", ""); a.StatusCode != 200 {
+			t.Errorf("one's own usage: %d %s", a.StatusCode, a.body)
+		}
+	}
+	s := serveRecords(t, shelved(10))
+	s.decide = func(execution.Question) execution.Decision {
+		return execution.Deny("", execution.Reason{Code: execution.CodePolicyTimeout})
+	}
+	if a := s.do("GET", "/v1/records", "auditor/default", ""); a.StatusCode != 503 {
+		t.Errorf("without an answer: %d %s", a.StatusCode, a.body)
+	}
+	s.decide = func(execution.Question) execution.Decision { panic("no") }
+	if a := s.do("GET", "/v1/records", "auditor/default", ""); a.StatusCode != 403 {
+		t.Errorf("with a panic: %d %s", a.StatusCode, a.body)
 	}
 }
 

@@ -7,8 +7,9 @@ below_budget("tenant", counter, limit) if input.context.counters[counter] < limi
 
 below_budget("principal", counter, limit) if input.context.counters.principal[counter] < limit
 
-# What a program sends out belongs to an execution, which was held against them.
-below_budget(_, _, _) if input.action.kind == "egress"
+# What a program sends out belongs to an execution, which was held against them; and
+# reading the log uses nothing.
+below_budget(_, _, _) if input.action.kind in {"egress", "audit_read"}
 
 # METADATA
 # title: Budgets of tenants, and of their principals

@@ -21,6 +21,8 @@ package execgate
 # entrypoint: true
 decision := egress_decision if {
 	input.action.kind == "egress"
+} else := audit_decision if {
+	input.action.kind == "audit_read"
 } else := granted if {
 	allow
 } else := object.union(granted, {"effect": "require_approval", "reasons": held, "approval": approval}) if {

@@ -6,8 +6,8 @@ tenant := data.tenants[input.principal.tenant]
 
 # METADATA
 # title: Kind of action
-# description: What each may do is for other rules to say. The kind egress has a decision of its own.
-kind_granted if input.action.kind in {"execute", "session", "tool_call", "egress"}
+# description: What each may do is for other rules to say. The kinds egress and audit_read have decisions of their own.
+kind_granted if input.action.kind in {"execute", "session", "tool_call", "egress", "audit_read"}
 
 # METADATA
 # title: Role
@@ -16,8 +16,13 @@ role_granted if {
 	role in {"caller", "admin"}
 }
 
+role_granted if {
+	input.action.kind == "audit_read"
+	"auditor" in input.principal.roles
+}
+
 # METADATA
-# title: Only executions, what they send out, sessions and calls of tools are known
+# title: Only executions, what they send out, sessions, calls of tools and reading the log are known
 # custom:
 #   id: principal.kind
 #   code: action_not_granted

@@ -23,7 +23,7 @@ test_unknown_tenant_is_denied_for_that_alone if {
 }
 
 test_other_actions_are_denied if {
-	every kind in ["audit_read", "Egress", "Session", ""] {
+	every kind in ["Audit_read", "Egress", "Session", ""] {
 		decision := decided with input as request
 			with input.action.kind as kind
 		denied_only(decision, "action_not_granted")

@@ -117,6 +117,9 @@ func (c Ceiling) narrow(d *document, in *input) {
 		c.narrowEgress(d)
 		return
 	}
+	if in.isAuditRead() {
+		return // there is no quantity in it
+	}
 	for _, limit := range execution.AllLimits() {
 		most, bound := *limit.Of(&c.Limits), limit.Of(&d.limits)
 		if most != 0 { // a limit that policy left out stays out, and denies

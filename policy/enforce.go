@@ -41,6 +41,9 @@ func enforce(d document, in *input, revision string, honoured []string) executio
 	if in.isEgress() {
 		return d.enforceEgress(in, revision)
 	}
+	if in.isAuditRead() {
+		return d.enforceAuditRead(revision)
+	}
 	if d.effect == execution.EffectDeny {
 		return denied(revision, d.denials())
 	}

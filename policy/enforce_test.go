@@ -106,7 +106,7 @@ func TestShippedPolicyDenies(t *testing.T) {
 		}, []string{"session_not_granted"}, "sessions.granted"},
 		"tenant": {func(q *execution.Question) { q.Principal.Tenant = "nobody" }, []string{"tenant_unknown"}, "principal.tenant"},
 		"role":   {func(q *execution.Question) { q.Principal.Roles = nil }, []string{"role_missing"}, "principal.role"},
-		"action": {func(q *execution.Question) { q.Action = "audit_read" }, []string{"action_not_granted"}, "principal.kind"},
+		"action": {func(q *execution.Question) { q.Action = "frobnicate" }, []string{"action_not_granted"}, "principal.kind"},
 		"much": {func(q *execution.Question) {
 			q.Request.Tools, q.Request.Runtime = []string{"github"}, "kata"
 		}, []string{"runtime_not_granted", "tool_not_granted"}, "runtime.granted"},

@@ -67,6 +67,7 @@ func TestInputDocument(t *testing.T) {
 		"with code": {fullQuestion(), Config{InputCode: true}},
 		"tool call": {toolQuestion(), Config{}},
 		"egress":    {egressQuestion(), Config{Environment: "production", InputCode: true}},
+		"audit":     {execution.Question{Action: execution.ActionAuditRead, ID: "rq_1", Time: time.Unix(0, 0), Principal: fullQuestion().Principal}, Config{}},
 		"no code":   {execution.Question{Action: execution.ActionExecute}, Config{InputCode: true}},
 	} {
 		t.Run(name, func(t *testing.T) {

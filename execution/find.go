@@ -86,12 +86,7 @@ func TermsOf(r Record) []RecordTerm {
 		for _, to := range d.Network {
 			t.add(TermHost, to.Host)
 		}
-		for _, reasons := range [][]Reason{d.Decision.Reasons, d.Decision.Warnings, d.Decision.Shadowed} {
-			for _, reason := range reasons {
-				t.add(TermRule, reason.Rule)
-				t.add(TermCode, reason.Code)
-			}
-		}
+		t.reasons(d.Decision.Reasons, d.Decision.Warnings, d.Decision.Shadowed)
 	}
 	if e := r.Ended; e != nil {
 		t.add(TermOutcome, string(e.Outcome))
@@ -115,10 +110,7 @@ func TermsOf(r Record) []RecordTerm {
 	}
 	if a := r.AuditRead; a != nil {
 		t.add(TermEffect, string(a.Effect))
-		for _, reason := range a.Reasons {
-			t.add(TermRule, reason.Rule)
-			t.add(TermCode, reason.Code)
-		}
+		t.reasons(a.Reasons, a.Warnings)
 	}
 	if s := r.Session; s != nil {
 		t.add(TermSession, s.ID)
@@ -143,6 +135,15 @@ func (t *terms) add(kind TermKind, values ...string) {
 	for _, value := range values {
 		if term := termOf(kind, value); value != "" && !slices.Contains(*t, term) {
 			*t = append(*t, term)
+		}
+	}
+}
+
+func (t *terms) reasons(lists ...[]Reason) {
+	for _, reasons := range lists {
+		for _, reason := range reasons {
+			t.add(TermRule, reason.Rule)
+			t.add(TermCode, reason.Code)
 		}
 	}
 }

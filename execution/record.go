@@ -258,6 +258,7 @@ type AuditRead struct {
 	// Effect and Reasons are policy's: where it does not allow, nothing was answered.
 	Effect   Effect   `json:"effect"`
 	Reasons  []Reason `json:"reasons,omitempty"`
+	Warnings []Reason `json:"warnings,omitempty"` // of rules in the mode warn or shadow
 	Revision string   `json:"revision,omitempty"`
 }
 

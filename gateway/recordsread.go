@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -170,7 +171,7 @@ func (g *Gateway) mayRead(x *exchange, what string, asked map[string]string) (ex
 	d := g.config.Service.decideRead(x.ctx(), execution.Question{
 		ID: x.requestID, Time: time.Now(), TraceID: x.traceID, Principal: x.principal, Action: execution.ActionAuditRead,
 	})
-	read := execution.AuditRead{What: what, Filter: asked, Effect: d.Effect, Reasons: d.Reasons, Revision: d.Revision}
+	read := execution.AuditRead{What: what, Filter: asked, Effect: d.Effect, Reasons: d.Reasons, Warnings: slices.Concat(d.Warnings, d.Shadowed), Revision: d.Revision}
 	if d.Allowed() {
 		return read, nil
 	}
@@ -187,6 +188,7 @@ func (s *Service) decideRead(ctx context.Context, q execution.Question) executio
 		return execution.Deny("", execution.Reason{Code: execution.CodePolicyError, Message: "the policy could not be evaluated"})
 	}
 	d.Reasons, d.Revision = boundReasons(d.Reasons, maxReasonsBytes), cut(d.Revision, maxPolicyName)
+	d.Warnings, d.Shadowed = boundWarnings(d.Warnings), boundWarnings(d.Shadowed)
 	if !d.Allowed() && d.Effect != execution.EffectDeny {
 		return refuse(d, execution.CodePolicyInvalid, "the policy did not allow this, and it cannot wait for anything")
 	}

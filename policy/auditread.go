@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -9,31 +8,23 @@ import (
 )
 
 // The kind audit_read is somebody who reads the audit log. Its answer is an effect and
-// reasons: whose records are shown is for the gateway to hold.
+// reasons: that the reader is an auditor, and whose records are shown, is for the gateway
+// to hold. So where rules in the mode warn or shadow alone deny, nothing more has to show
+// that reading is granted without them.
 
 func (in *input) isAuditRead() bool { return in.Action.Kind == string(execution.ActionAuditRead) }
 
 // narrowAuditRead takes the stricter of two answers about reading.
 func (d *document) narrowAuditRead(by document) {
-	by.proveAuditRead()
 	d.narrowEffect(by)
 	d.obligations = eitherObligation(d.obligations, by.obligations)
 	d.warnings = eitherReason(d.warnings, by.warnings)
 	d.shadowed = eitherReason(d.shadowed, by.shadowed)
 }
 
-// proveAuditRead denies again what only rules in the mode warn or shadow deny: an
-// answer about reading has nothing that says what was granted without them.
-func (d *document) proveAuditRead() {
-	if d.lifted && d.effect != execution.EffectDeny {
-		d.refuse(invalid(errors.New("only rules in the mode warn or shadow deny, and nothing says that reading is granted without them")).reason)
-	}
-}
-
 // enforceAuditRead makes a Decision of an answer about reading. Nothing but an allow
 // without conditions allows.
 func (d *document) enforceAuditRead(revision string) execution.Decision {
-	d.proveAuditRead()
 	switch d.effect {
 	case execution.EffectDeny:
 		return denied(revision, d.denials())

@@ -167,9 +167,6 @@ func (e *Engine) narrow(ctx context.Context, now inForce, in *input, doc *docume
 	if in.isEgress() {
 		doc.proveEgress(in)
 	}
-	if in.isAuditRead() {
-		doc.proveAuditRead()
-	}
 	if revision, ok := now.tenants[in.Principal.Tenant]; ok && doc.effect != execution.EffectDeny {
 		layers = append(layers, execution.Layer{Name: execution.LayerTenant, Revision: revision})
 		own, failed := e.evaluateTenant(ctx, in, revision, t)

@@ -138,19 +138,21 @@ func (l restingLog) page(ctx context.Context, q execution.RecordQuery) (executio
 			if !q.Filter.Matches(r) {
 				continue
 			}
-			if len(page.Records) == q.Most {
-				page.More = true
-				if q.Oldest {
-					page.Next = page.Records[q.Most-1].Seq + 1
-					return page, nil
-				}
-				page.Records = slices.Delete(page.Records, 0, 1)
+			if len(page.Records) == q.Most && q.Oldest {
+				page.More, page.Next = true, page.Records[q.Most-1].Seq+1
+				return page, nil
+			}
+			if len(page.Records) >= 2*q.Most { // the older half is not among the newest
+				page.More, page.Records = true, append(page.Records[:0], page.Records[q.Most:]...)
 			}
 			page.Records = append(page.Records, r)
 		}
 	}
 	if !q.Oldest {
 		slices.Reverse(page.Records)
+		if len(page.Records) > q.Most {
+			page.More, page.Records = true, page.Records[:q.Most]
+		}
 		if page.More {
 			page.Next = page.Records[len(page.Records)-1].Seq
 		}
@@ -227,7 +229,7 @@ func eachRecord(ctx context.Context, from recordSource, q execution.RecordQuery,
 	q.Most = 200
 	if resting, ok := from.(restingLog); ok && !q.Oldest {
 		// Each page would read the whole log.
-		q.Most = orElseInt(most, 1<<31)
+		q.Most = orElseInt(most, 1<<30)
 		from = resting
 	}
 	for done := 0; ; {

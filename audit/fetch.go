@@ -144,7 +144,18 @@ const nearby = 64 << 10
 // seek goes on to a batch that is not behind the one that has seq, and near it. The
 // batch at s.off is not behind it. Nothing valid stands from end on.
 func (s *segmentReader) seek(seq uint64, end int64) error {
-	low, high := s.off, end
+	// Ever further steps first: what is asked for next is often near.
+	low, high := s.off, min(s.off+nearby, end)
+	for step := int64(nearby); high < end; step *= 2 {
+		at, first, err := s.batchAfter(high, end)
+		if err != nil {
+			return err
+		}
+		if at < 0 || first > seq {
+			break
+		}
+		low, high = at, min(at+step, end)
+	}
 	for high-low > nearby {
 		middle := low + (high-low)/2
 		at, first, err := s.batchAfter(middle, high)

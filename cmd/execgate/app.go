@@ -35,7 +35,7 @@ type app struct {
 	lender   *lender
 	// exporters deliver what log has.
 	exporters *export.Exporters
-	idle      bool // they do not run
+	idle      bool // neither they nor the index of records run
 	service   *gateway.Service
 	gateway   *gateway.Gateway
 }
@@ -48,7 +48,7 @@ type appOptions struct {
 	devCredentials string
 	// secrets keeps values out of the log; nil: there is none to keep them out of.
 	secrets *liveSecrets
-	// idle leaves what is recorded for a later gateway to export.
+	// idle leaves what is recorded for a later gateway to export and to index.
 	idle bool
 }
 

@@ -114,6 +114,10 @@ func whatOf(r execution.Record) string {
 		return fmt.Sprintf("out %d bytes, in %d bytes", r.EgressEnded.BytesOut, r.EgressEnded.BytesIn)
 	case r.AuditRead != nil:
 		return fmt.Sprintf("%s, %d", r.AuditRead.What, r.AuditRead.Count)
+	case r.SegmentsRemoved != nil:
+		return fmt.Sprintf("%d to %d are removed", r.SegmentsRemoved.First, r.SegmentsRemoved.Last)
+	case r.Heartbeat != nil:
+		return fmt.Sprintf("%d records in %d s", r.Heartbeat.Records, r.Heartbeat.UptimeS)
 	case r.Gap != nil:
 		return fmt.Sprintf("%d to %d are void", r.Gap.FirstVoid, r.Gap.LastVoid)
 	}
@@ -143,6 +147,8 @@ func resultOf(r execution.Record) string {
 		return r.Approval.Why
 	case r.Lease != nil:
 		return r.Lease.Error
+	case r.SegmentsRemoved != nil:
+		return string(r.SegmentsRemoved.Reason)
 	case r.EgressDecided != nil:
 		return strings.TrimSpace(string(r.EgressDecided.Effect) + " " + r.EgressDecided.Code)
 	case r.EgressEnded != nil:

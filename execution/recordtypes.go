@@ -7,7 +7,7 @@ func RecordTypes() []RecordType {
 		RecordKeyCreated, RecordKeyRevoked, RecordApprovalRequested, RecordApprovalApproved, RecordApprovalDenied,
 		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
 		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap, RecordAuditKeyRotated,
-		RecordSegmentsRemoved, RecordHeartbeat,
+		RecordSegmentsRemoved, RecordHeartbeat, RecordAuditRead,
 		RecordConfigChanged, RecordErased,
 	}
 }

@@ -45,6 +45,9 @@ func TestRecent(t *testing.T) {
 	if got := read(begin); len(got) != 80 {
 		t.Errorf("%d records of all, want 80", len(got))
 	}
+	mustAppend(t, l, execution.Record{Type: execution.RecordAuditRead, Time: begin.Add(40 * time.Second), AuditRead: &execution.AuditRead{
+		What: execution.ReadRecords, Filter: map[string]string{"type": "decided"}, Effect: execution.EffectAllow,
+	}})
 	var decisions int
 	for r, err := range Decisions(cfg.Dir, begin.Add(25*time.Second)) {
 		if err != nil || r.Decided == nil {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,8 +25,9 @@ import (
 // indexed is a log with its index, in one folder, while both run.
 type indexed struct {
 	*records
-	log  *audit.Log
-	stop func()
+	log     *audit.Log
+	stopLog func() // leaves the index
+	stop    func() // both
 }
 
 func startIndexed(t *testing.T, dir string) *indexed {
@@ -41,26 +43,20 @@ func startIndexed(t *testing.T, dir string) *indexed {
 	}
 	logging, stopLogging := context.WithCancel(context.Background())
 	indexing, stopIndexing := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
-	go func() { ended <- log.Run(logging) }()
-	go func() { ended <- r.run(indexing) }()
-	stopped := false
-	i := &indexed{records: r, log: log, stop: func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		stopIndexing()
+	logEnded, indexEnded := make(chan error, 1), make(chan error, 1)
+	go func() { logEnded <- log.Run(logging) }()
+	go func() { indexEnded <- r.run(indexing) }()
+	i := &indexed{records: r, log: log}
+	i.stopLog = sync.OnceFunc(func() {
 		stopLogging()
-		for range 2 {
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}
-		if err := r.index.Close(); err != nil {
-			t.Error(err)
-		}
-	}}
+		must(t, <-logEnded)
+	})
+	i.stop = sync.OnceFunc(func() {
+		stopIndexing()
+		must(t, <-indexEnded)
+		i.stopLog()
+		must(t, r.index.Close())
+	})
 	t.Cleanup(i.stop)
 	return i
 }
@@ -191,6 +187,7 @@ func TestWhatIsGivenUpIsForgotten(t *testing.T) {
 		i.append(t, "acme", fmt.Sprintf("ex_%d", n))
 	}
 	i.current(t)
+	i.stopLog() // which would notice
 	must(t, os.Remove(filepath.Join(dir, "audit", "0000000001.segment")))
 	oldest, err := audit.Oldest(filepath.Join(dir, "audit"))
 	must(t, err)

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +15,12 @@ import (
 // abandon makes a container as a gateway that died would have left it.
 func abandon(t testing.TB, gateway, id string, deadline time.Time) string {
 	t.Helper()
-	container := docker(t, "run", "-d", "--network", "none", "--label", "execgate.gateway="+gateway, "--label", "execgate.execution="+id,
+	container := docker(t, "create", "--network", "none", "--label", "execgate.gateway="+gateway, "--label", "execgate.execution="+id,
 		"--label", fmt.Sprintf("execgate.deadline=%d", deadline.UnixMilli()), "-v", "/data", "--entrypoint", "/bin/sleep", reference, "600")
+	// Gateways of other tests may have removed it already, where its deadline is over.
+	if out, err := exec.Command("docker", "start", container).CombinedOutput(); err != nil && time.Now().Before(deadline) {
+		t.Fatalf("start %s: %v: %s", container, err, out)
+	}
 	t.Cleanup(func() {
 		if len(containers(t, "id="+container)) > 0 {
 			docker(t, "rm", "-fv", container)
@@ -37,7 +42,7 @@ func TestReap(t *testing.T) {
 		}
 		running <- r
 	}()
-	until(t, "the execution runs", 5*time.Second, func() bool { return len(containers(t, "label=execgate.execution=ex_test_running")) == 1 })
+	until(t, "the execution runs", time.Minute, func() bool { return len(containers(t, "label=execgate.execution=ex_test_running")) == 1 })
 	volumes := anonymousVolumes(t)
 
 	other := "other_" + gateway

@@ -80,8 +80,7 @@ type InputsConfig struct {
 
 // Inputs keeps what policy was asked, encrypted: each input under a key of its
 // own, that under its tenant's, that under the one in the key file. Whatever's key
-// is deleted is erased. It is safe for
-// concurrent use.
+// is deleted is erased. It is safe for concurrent use.
 type Inputs struct {
 	*InputsReader
 	retain   time.Duration
@@ -92,8 +91,9 @@ type Inputs struct {
 	waitingBytes atomic.Int64
 	kept         atomic.Uint64
 
-	writing chan struct{}   // holds one where somebody writes to the database, see lock
-	known   map[string]bool // documents that are there for sure; guarded by writing
+	writing  chan struct{}   // holds one where somebody writes to the database, see lock
+	known    map[string]bool // documents that are there for sure; guarded by writing
+	erasures []erasure       // the latest; guarded by writing
 
 	mu     sync.Mutex
 	lost   map[string]uint64 // since the start, by reason

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,10 +51,34 @@ func (s Selection) where(execution, at string) (condition string, args []any, er
 	return strings.Join(parts, " AND "), args, nil
 }
 
-// Erase deletes the keys of all inputs and materials that are selected, also of inputs
-// that wait to be written; of a whole tenant its key, and its own policies. What is left
-// says that there was a decision, and nothing of it. before is told what will be erased;
-// only where it returns nil is it.
+// means reports whether where selects what was decided so.
+func (s Selection) means(execution, tenant, subject string, decided time.Time) bool {
+	return (s.Execution == "" || s.Execution == execution) && (s.Tenant == "" || s.Tenant == tenant) &&
+		(s.Subject == "" || s.Subject == subject || subject == "") && (s.Before.IsZero() || decided.UnixMilli() < s.Before.UnixMilli())
+}
+
+// erasure is one that was made.
+type erasure struct {
+	which Selection
+	at    time.Time
+}
+
+// erasureReach is how long an erasure is remembered: more than lies between a decision
+// and the writing of its input, or of its request.
+const erasureReach = time.Minute
+
+// erasedBefore reports whether what was decided so has been erased before it could be
+// written. The caller holds s.writing.
+func (s *Inputs) erasedBefore(execution, tenant, subject string, decided time.Time) bool {
+	return slices.ContainsFunc(s.erasures, func(e erasure) bool {
+		return decided.UnixMilli() < e.at.UnixMilli() && e.which.means(execution, tenant, subject, decided)
+	})
+}
+
+// Erase deletes the keys of all inputs and materials that are selected; of a whole tenant
+// its key, and its own policies. What is left says that there was a decision, and nothing
+// of it. So it is with what was decided before, and is written only afterwards. before is
+// told what will be erased, as far as it is written; only where it returns nil is it.
 //
 // Where the files still hold something, because somebody reads without end, it is an
 // error, and Erase is to be called again.
@@ -78,6 +103,8 @@ func (s *Inputs) Erase(ctx context.Context, which Selection, before func(Erased)
 	if err := before(erased); err != nil {
 		return Erased{}, err
 	}
+	now := time.Now()
+	s.erasures = append(slices.DeleteFunc(s.erasures, func(e erasure) bool { return now.Sub(e.at) > erasureReach }), erasure{which, now})
 	err = s.store.change(ctx, func(tx *sql.Tx) error {
 		for _, table := range []string{"inputs", "materials"} {
 			if _, err := tx.ExecContext(ctx, "UPDATE "+table+" SET wrapped = NULL, sealed = NULL WHERE "+condition, args...); err != nil {

@@ -111,6 +111,9 @@ func (s *Inputs) insertMaterial(ctx context.Context, tx *sql.Tx, m *Material, un
 		return err
 	}
 	wrapped, sealed := key.envelope(m.Content, m.about())
+	if s.erasedBefore(m.Execution, m.Tenant, m.Subject, m.Time) {
+		wrapped, sealed = nil, nil
+	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO materials (execution, part, seq, tenant, subject, at_ms, until_ms, tenant_key, wrapped, sealed) "+
 		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		m.Execution, m.Part, int64(m.Seq), m.Tenant, m.Subject, m.Time.UnixMilli(), s.end(until, m.Time).UnixMilli(), key.id, wrapped, sealed)

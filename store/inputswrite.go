@@ -64,6 +64,10 @@ func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, until time.T
 	text := binary.AppendUvarint(make([]byte, 0, len(in.Asked)+len(in.Answered)+binary.MaxVarintLen64), uint64(len(in.Asked)))
 	text = append(append(text, in.Asked...), in.Answered...)
 	wrapped, sealed := key.envelope(text, in.about())
+	documents := in.Documents
+	if s.erasedBefore(in.Execution, in.Tenant, in.Subject, in.Time) {
+		wrapped, sealed, documents = nil, nil, nil
+	}
 	r := in.Revisions
 	end := sql.NullInt64{Int64: until.UnixMilli(), Valid: !until.IsZero()}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO inputs (execution, seq, tenant, subject, at_ms, until_ms, organisation, own, terms, tenant_key, wrapped, sealed) "+
@@ -71,8 +75,8 @@ func (s *Inputs) insert(ctx context.Context, tx *sql.Tx, in *Input, until time.T
 		in.Execution, int64(in.Seq), in.Tenant, in.Subject, in.Time.UnixMilli(), end, r.Organisation, r.Own, r.Terms, key.id, wrapped, sealed); err != nil {
 		return err
 	}
-	for i := range in.Documents {
-		d := &in.Documents[i]
+	for i := range documents {
+		d := &documents[i]
 		name := string(d.about())
 		if s.known[name] || written[name] {
 			continue

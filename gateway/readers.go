@@ -12,16 +12,21 @@ import (
 // it.
 const maxReaders = 64
 
-// readers counts those who read, by tenant.
+// maxSearches is how many requests of one tenant may search records at once. Each holds
+// a page, and one of the few connections to the index.
+const maxSearches = 8
+
+// readers counts those who read, by tenant. The zero readers lets nobody.
 type readers struct {
-	mu sync.Mutex
-	of map[string]int
+	most int // of one tenant
+	mu   sync.Mutex
+	of   map[string]int
 }
 
 func (r *readers) take(tenant string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.of[tenant] >= maxReaders {
+	if r.of[tenant] >= r.most {
 		return false
 	}
 	if r.of == nil {
@@ -42,6 +47,6 @@ func (r *readers) give(tenant string) {
 func errTooManyReaders() error {
 	return &execution.Error{
 		Kind: execution.KindSaturated, Code: "readers_saturated", RetryAfter: time.Second,
-		Detail: "as many results and events of this tenant are being read as the gateway allows",
+		Detail: "as many results, events or records of this tenant are being read as the gateway allows",
 	}
 }

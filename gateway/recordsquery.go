@@ -13,8 +13,9 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// maxRecordValue bounds what is looked for, in bytes.
-const maxRecordValue = 512
+// maxQueryValue bounds each value of a query, in bytes. All of them stand in the record
+// about a read, and a time or a number can be written as long as one likes.
+const maxQueryValue = 512
 
 // recordsQuery is what a caller asks of the records.
 type recordsQuery struct {
@@ -39,8 +40,8 @@ func (x *exchange) recordsQuery() (recordsQuery, error) {
 	for name, value := range values {
 		switch {
 		case slices.Contains(execution.TermKinds(), execution.TermKind(name)):
-			if value == "" || len(value) > maxRecordValue || !utf8.ValidString(value) {
-				f.addf(pointerTo(name), "must have from 1 to %d bytes", maxRecordValue)
+			if value == "" {
+				f.add(pointerTo(name), "must not be empty")
 			}
 			q.Filter.Values[execution.TermKind(name)] = value
 		case name == "since":
@@ -148,8 +149,8 @@ func (x *exchange) usageQuery() (q execution.MeterQuery, most int, asked map[str
 		default:
 			f.add(pointerTo(name), "is not a parameter of this route")
 		}
-		if (name == "tenant" || name == "subject") && (value == "" || len(value) > maxRecordValue || !utf8.ValidString(value)) {
-			f.addf(pointerTo(name), "must have from 1 to %d bytes", maxRecordValue)
+		if (name == "tenant" || name == "subject") && value == "" {
+			f.add(pointerTo(name), "must not be empty")
 		}
 	}
 	if err := f.err(); err != nil {
@@ -171,7 +172,8 @@ func (x *exchange) usageQuery() (q execution.MeterQuery, most int, asked map[str
 	return q, most, asked, nil
 }
 
-// query returns the query of the request, in which each name stands once.
+// query returns the query of the request, in which each name stands once, and no value is
+// long.
 func (x *exchange) query(f *faults) (map[string]string, error) {
 	all, err := url.ParseQuery(x.gin.Request.URL.RawQuery)
 	if err != nil {
@@ -181,6 +183,9 @@ func (x *exchange) query(f *faults) (map[string]string, error) {
 	for name, each := range all {
 		if len(each) > 1 {
 			f.add(pointerTo(name), "stands twice in the query")
+		}
+		if len(each[0]) > maxQueryValue || !utf8.ValidString(each[0]) {
+			f.addf(pointerTo(name), "must be UTF-8 of at most %d bytes", maxQueryValue)
 		}
 		values[name] = each[0]
 	}

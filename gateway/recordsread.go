@@ -158,10 +158,10 @@ func (g *Gateway) reading(x *exchange, read func() error) error {
 		return &execution.Error{Kind: execution.KindUnavailable, Code: "records_unavailable", Detail: "this gateway has no index of its records"}
 	}
 	tenant := x.principal.Tenant
-	if !g.readers.take(tenant) {
+	if !g.searches.take(tenant) {
 		return errTooManyReaders()
 	}
-	defer g.readers.give(tenant)
+	defer g.searches.give(tenant)
 	return read()
 }
 

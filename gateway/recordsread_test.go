@@ -92,7 +92,7 @@ func shelved(n int) *archive {
 	return s
 }
 
-func serveRecords(t *testing.T, s *archive) *site {
+func serveRecords(t *testing.T, s gateway.Records) *site {
 	return serve(t, newWorld(), func(c *gateway.Config) { c.Records = s })
 }
 
@@ -366,21 +366,23 @@ func TestWrongRecordQueries(t *testing.T) {
 		"host=" + strings.Repeat("x", 513): "/host",
 		"host=%ff":                         "/host",
 		"since=yesterday":                  "/since",
-		"until=2026-02-30":                 "/until",
-		"after=-1":                         "/after",
-		"before=0":                         "/before",
-		"before=99999999999999999999":      "/before",
-		"order=random":                     "/order",
-		"limit=0":                          "/limit",
-		"limit=201":                        "/limit",
-		"~a/b=1":                           "/~0a~1b",
+		"since=2026-01-01T00:00:00." + strings.Repeat("1", 600) + "Z": "/since",
+		"after=" + strings.Repeat("0", 600) + "1":                     "/after",
+		"until=2026-02-30":            "/until",
+		"after=-1":                    "/after",
+		"before=0":                    "/before",
+		"before=99999999999999999999": "/before",
+		"order=random":                "/order",
+		"limit=0":                     "/limit",
+		"limit=201":                   "/limit",
+		"~a/b=1":                      "/~0a~1b",
 	} {
 		a := s.do("GET", "/v1/records?"+query, "auditor/acme", "")
 		if p := a.problem(t); a.StatusCode != 400 || len(p.Errors) != 1 || p.Errors[0].Pointer != pointer {
 			t.Errorf("%s: %d %s", query, a.StatusCode, a.body)
 		}
 	}
-	for _, path := range []string{"/v1/usage?since=2026", "/v1/usage?limit=0", "/v1/usage?x=1", "/v1/usage?tenant=", "/v1/records/1?x=1", "/v1/records?%zz"} {
+	for _, path := range []string{"/v1/usage?since=2026", "/v1/usage?limit=0", "/v1/usage?x=1", "/v1/usage?tenant=", "/v1/usage?limit=" + strings.Repeat("0", 600) + "1", "/v1/records/1?x=1", "/v1/records?%zz"} {
 		if a := s.do("GET", path, "auditor/acme", ""); a.StatusCode != 400 {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}

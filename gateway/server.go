@@ -57,7 +57,8 @@ type Gateway struct {
 	probes  *probes
 	// failures bounds how many failed authentications become records.
 	failures *bucket
-	readers  readers
+	readers  *readers
+	searches *readers
 	reads    reads
 }
 
@@ -104,6 +105,8 @@ func New(config Config) (*Gateway, error) {
 		records:  &records{recorder: config.Recorder, log: config.Logger},
 		probes:   newProbes(checks, config.Logger),
 		failures: newBucket(failureBurst, failureInterval),
+		readers:  &readers{most: maxReaders},
+		searches: &readers{most: maxSearches},
 	}
 	g.engine = g.newEngine()
 	return g, nil

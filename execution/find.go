@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -55,18 +56,23 @@ func termOf(kind TermKind, value string) RecordTerm {
 // that are nobody else's.
 const TenantOperator = "default"
 
-// OwnerOf returns the tenant whose record r is: that of its principal, and where it
-// has none that of the key or the policy it is about. All others are TenantOperator's.
-func OwnerOf(r Record) string {
+// OwnerOf returns the tenant whose record r is: TenantOf, and of a record that is no
+// tenant's TenantOperator.
+func OwnerOf(r Record) string { return cmp.Or(TenantOf(r), TenantOperator) }
+
+// TenantOf returns the tenant whose record r is: that of the key or of the tenant's own
+// policy that it is about, whoever changed it, and else that of its principal. It is empty
+// where the record is no tenant's.
+func TenantOf(r Record) string {
 	switch {
-	case r.Principal != nil && r.Principal.Tenant != "":
-		return r.Principal.Tenant
 	case r.Key != nil && r.Key.Tenant != "":
 		return r.Key.Tenant
 	case r.Policy != nil && r.Policy.Tenant != "":
 		return r.Policy.Tenant
+	case r.Principal != nil:
+		return r.Principal.Tenant
 	}
-	return TenantOperator
+	return ""
 }
 
 // TermsOf returns what r is found by, each term once.

@@ -50,7 +50,7 @@ func (p producer) message(r *execution.Record, text []byte) []byte {
 	if r.Execution != "" {
 		parameter(&b, "execution", r.Execution)
 	}
-	if tenant := tenantOf(r); tenant != "" {
+	if tenant := execution.TenantOf(*r); tenant != "" {
 		parameter(&b, "tenant", tenant)
 	}
 	if r.Principal != nil {

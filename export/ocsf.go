@@ -170,7 +170,7 @@ func (p producer) event(r *execution.Record) ocsfEvent {
 		SeverityID: severity, Severity: ocsfSeverities[severity], Time: r.Time.UnixMilli(),
 		Metadata: ocsfMetadata{
 			Version: ocsfVersion, Product: ocsfProduct{"Execgate", "Execgate", p.version},
-			UID: p.log + "/" + seq, Sequence: r.Seq, EventCode: string(r.Type), CorrelationUID: r.Execution, TenantUID: tenantOf(r),
+			UID: p.log + "/" + seq, Sequence: r.Seq, EventCode: string(r.Type), CorrelationUID: r.Execution, TenantUID: execution.TenantOf(*r),
 			LogName: "audit", LogProvider: productName, OriginalTime: r.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00"),
 		},
 		Actor: actorOf(r), Unmapped: exported{p.log, r},

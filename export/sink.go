@@ -185,22 +185,8 @@ func (s Sink) wants(r *execution.Record) bool {
 	if len(s.Tenants) == 0 {
 		return true
 	}
-	tenant := tenantOf(r)
+	tenant := execution.TenantOf(*r)
 	return tenant != "" && slices.Contains(s.Tenants, tenant)
-}
-
-// tenantOf is whose the record is; empty: no tenant's. A record of a key or of a
-// tenant's own policy is that tenant's, whoever made the change.
-func tenantOf(r *execution.Record) string {
-	switch {
-	case r.Key != nil:
-		return r.Key.Tenant
-	case r.Policy != nil && r.Policy.Tenant != "":
-		return r.Policy.Tenant
-	case r.Principal != nil:
-		return r.Principal.Tenant
-	}
-	return ""
 }
 
 // faultsOf is everything that is wrong with the sinks, each by its index.

@@ -20,7 +20,7 @@ import (
 // migrations: raise recordsVersion whenever what is found, or metered, changes.
 const (
 	recordsApplicationID = 0x65786769 // "exgi" in ASCII
-	recordsVersion       = 1
+	recordsVersion       = 2
 )
 
 // recordsSchema is the schema of the index. The numbers of records are divided into

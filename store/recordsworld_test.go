@@ -130,10 +130,10 @@ func valuesOf(r execution.Record, kind execution.TermKind) (values []string) {
 	switch kind {
 	case execution.TermTenant:
 		switch {
-		case r.Principal != nil:
-			values = append(values, r.Principal.Tenant)
 		case r.Key != nil:
 			values = append(values, r.Key.Tenant)
+		case r.Principal != nil:
+			values = append(values, r.Principal.Tenant)
 		default:
 			values = append(values, "default")
 		}

@@ -57,9 +57,10 @@ func Fetch(ctx context.Context, dir string, seqs []uint64) ([]execution.Record, 
 	found := map[uint64]execution.Record{}
 	rising := slices.Compact(slices.Sorted(slices.Values(seqs)))
 	for i, l := range links {
-		end := len(rising)
+		end, after := len(rising), uint64(0)
 		if later := slices.IndexFunc(links[i+1:], func(l link) bool { return l.fault == nil }); later >= 0 {
-			end, _ = slices.BinarySearch(rising, links[i+1+later].header.tree.size)
+			after = links[i+1+later].header.tree.size
+			end, _ = slices.BinarySearch(rising, after)
 		}
 		wanted := rising[:end]
 		rising = rising[end:]
@@ -67,7 +68,7 @@ func Fetch(ctx context.Context, dir string, seqs []uint64) ([]execution.Record, 
 			continue
 		}
 		if l.fault == nil {
-			err = l.fetch(ctx, dir, wanted, found)
+			err = l.fetch(ctx, dir, wanted, after, found)
 		} else {
 			err = l.fault
 		}
@@ -87,8 +88,9 @@ func Fetch(ctx context.Context, dir string, seqs []uint64) ([]execution.Record, 
 	return records, nil
 }
 
-// fetch reads the records that have the numbers wanted, which rise, in one segment.
-func (l link) fetch(ctx context.Context, dir string, wanted []uint64, found map[uint64]execution.Record) error {
+// fetch reads the records that have the numbers wanted, which rise, in one segment. after
+// is the number that the next one begins with; zero: there is none.
+func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint64, found map[uint64]execution.Record) error {
 	file, err := osFileSystem{}.OpenFile(filepath.Join(dir, l.name()), os.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -98,27 +100,31 @@ func (l link) fetch(ctx context.Context, dir string, wanted []uint64, found map[
 	if err != nil {
 		return err
 	}
-	end := info.Size()
+	from, to := spot{l.start, l.header.tree.size}, spot{info.Size(), after}
 	if l.limit >= 0 {
-		end = min(end, l.limit)
+		to.off = min(to.off, l.limit)
 	}
-	s := &segmentReader{r: file, off: l.start, limit: l.limit, at: l.start, spare: make([]byte, nearby)}
-	for len(wanted) > 0 {
+	s := &segmentReader{r: file, off: l.start, limit: l.limit, at: l.start, spare: make([]byte, nearby), ahead: nearby}
+	for seeks, near := 0, int64(0); len(wanted) > 0; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := s.seek(wanted[0], end); err != nil {
-			return err
+		if s.off >= near {
+			if near, err = s.seek(wanted[0], from, to, seeks < maxGuesses); err != nil {
+				return err
+			}
+			seeks++
 		}
 		b, err := s.next()
-		for err == nil && b.next() <= wanted[0] {
-			b, err = s.next()
-		}
 		if bad := (*damage)(nil); err == io.EOF || l.limit < 0 && errors.As(err, &bad) {
 			return nil // what is behind is not written yet, or being written
 		}
 		if err != nil {
 			return err
+		}
+		from = spot{s.off, b.next()}
+		if b.next() <= wanted[0] {
+			continue
 		}
 		for _, f := range b.frames {
 			for len(wanted) > 0 && wanted[0] < f.seq {
@@ -134,6 +140,7 @@ func (l link) fetch(ctx context.Context, dir string, wanted []uint64, found map[
 		for len(wanted) > 0 && wanted[0] < b.next() {
 			wanted = wanted[1:]
 		}
+		seeks, near = 0, 0 // what is next is elsewhere
 	}
 	return nil
 }
@@ -141,54 +148,83 @@ func (l link) fetch(ctx context.Context, dir string, wanted []uint64, found map[
 // nearby is how far it is worth reading on rather than looking elsewhere, in bytes.
 const nearby = 64 << 10
 
-// seek goes on to a batch that is not behind the one that has seq, and near it. The
-// batch at s.off is not behind it. Nothing valid stands from end on.
-func (s *segmentReader) seek(seq uint64, end int64) error {
-	// Ever further steps first: what is asked for next is often near.
-	low, high := s.off, min(s.off+nearby, end)
-	for step := int64(nearby); high < end; step *= 2 {
-		at, first, err := s.batchAfter(high, end)
-		if err != nil {
-			return err
+// maxGuesses is how often it is guessed where a record is, before that is searched for.
+const maxGuesses = 3
+
+// spot is where in a segment the batch begins, or would, that begins with the number seq;
+// zero: it is not known with which.
+type spot struct {
+	off int64
+	seq uint64
+}
+
+// seek goes on to a batch that is not behind the one that has seq, and returns the offset
+// up to which that is worth being read for. The batch at from, where s is, is not behind
+// it; nothing valid stands from to on. Where guess is set, it is told from the numbers
+// where to look: records are much of a size.
+func (s *segmentReader) seek(seq uint64, from, to spot, guess bool) (near int64, err error) {
+	low, high, end := from, to, to.off // nothing that begins from end on is asked for
+	if high.seq == 0 {                 // ever further steps first
+		for step, off := int64(nearby), low.off+nearby; off < end; step *= 2 {
+			at, err := s.batchAfter(off, end)
+			if err != nil {
+				return 0, err
+			}
+			if at.off < 0 || at.seq > seq {
+				high, end = at, off
+				break
+			}
+			low, off = at, at.off+step
 		}
-		if at < 0 || first > seq {
-			break
-		}
-		low, high = at, min(at+step, end)
 	}
-	for high-low > nearby {
-		middle := low + (high-low)/2
-		at, first, err := s.batchAfter(middle, high)
+	near = end
+	for tries := 0; end-low.off > nearby; tries++ {
+		middle := low.off + (end-low.off)/2
+		if guess && high.seq > seq && tries%3 < 2 { // seldom so wrong that halving is better
+			ahead := int64(float64(seq-low.seq) / float64(high.seq-low.seq) * float64(high.off-low.off))
+			if ahead <= nearby {
+				near = low.off + 2*nearby
+				break
+			}
+			middle = min(low.off+ahead-nearby/2, end-1)
+		}
+		at, err := s.batchAfter(middle, end)
 		switch {
 		case err != nil:
-			return err
-		case at < 0 || first > seq:
-			high = middle
+			return 0, err
+		case at.off < 0:
+			end = middle
+		case at.seq > seq:
+			high, end = at, middle
 		default:
 			low = at
 		}
+		near = end
 	}
-	if low-s.off > nearby {
-		s.off = low
+	if low.off-s.off > nearby {
+		s.off = low.off
 		s.forget()
 	}
-	return nil
+	return near, nil
 }
 
-// batchAfter returns the offset of the first intact batch header from off on and
-// before end, and the number it begins with; -1 where there is none.
-func (s *segmentReader) batchAfter(off, end int64) (at int64, first uint64, err error) {
+// batchAfter returns the place of the first intact batch header from off on and before
+// end; its offset is -1 where there is none.
+func (s *segmentReader) batchAfter(off, end int64) (spot, error) {
+	none := spot{off: -1}
 	// A batch header that begins before end reaches past it.
 	end += int64(batchHeaderBytes)
-	buf := make([]byte, nearby)
-	for off < end {
-		n, err := s.r.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
+	if s.probe == nil {
+		s.probe = make([]byte, nearby)
+	}
+	for size := int64(nearby / 8); off < end; size = min(2*size, nearby) {
+		n, err := s.r.ReadAt(s.probe[:min(size, end-off)], off)
 		if err != nil && err != io.EOF {
-			return 0, 0, fmt.Errorf("read at offset %d: %w", off, err)
+			return none, fmt.Errorf("read at offset %d: %w", off, err)
 		}
-		data := buf[:n]
+		data := s.probe[:n]
 		if n < batchHeaderBytes || allZero(data) {
-			return -1, 0, nil // no record has as many zeros: the log ends before
+			return none, nil // no record has as many zeros: the log ends before
 		}
 		for from := 0; ; {
 			i := bytes.Index(data[from:], []byte(batchMagic))
@@ -205,10 +241,10 @@ func (s *segmentReader) batchAfter(off, end int64) (at int64, first uint64, err 
 				continue
 			}
 			if h, err := parseBatchHeader(f); err == nil {
-				return off + int64(begin), h.first, nil
+				return spot{off + int64(begin), h.first}, nil
 			}
 		}
 		off += int64(n - (batchHeaderBytes - 1))
 	}
-	return -1, 0, nil
+	return none, nil
 }

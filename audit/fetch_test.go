@@ -116,6 +116,37 @@ func TestFetchOfDamage(t *testing.T) {
 	}
 }
 
+// Records that are not much of a size mislead the guess where one is, and are found all
+// the same.
+func TestFetchAmongRecordsOfAllSizes(t *testing.T) {
+	cfg := folders(t)
+	cfg.SegmentBytes = 16 << 20
+	l, stop := running(t, cfg)
+	seqs := []uint64{}
+	for i, sizes := range [][2]int{{12, 200 << 10}, {1500, 0}, {30, 100 << 10}, {1, 900 << 10}, {700, 600}, {30, 200 << 10}, {300, 0}} {
+		for range sizes[0] {
+			r := decided(i, execution.EffectDeny)
+			r.Decided.Metadata = map[string]string{"purpose": strings.Repeat("x", sizes[1])}
+			mustAppend(t, l, r)
+			seqs = append(seqs, uint64(len(seqs)))
+		}
+	}
+	check := func() {
+		t.Helper()
+		for seq := 0; seq < len(seqs); seq += 7 {
+			if got, err := Fetch(t.Context(), cfg.Dir, seqs[seq:seq+1]); err != nil || !slices.Equal(numbersOf(got), seqs[seq:seq+1]) {
+				t.Fatalf("asked for %d, and got %v (%v)", seq, numbersOf(got), err)
+			}
+		}
+		if got, err := Fetch(t.Context(), cfg.Dir, seqs); err != nil || !slices.Equal(numbersOf(got), seqs) {
+			t.Fatalf("asked for all, and got %v (%v)", numbersOf(got), err)
+		}
+	}
+	check()
+	stop()
+	check()
+}
+
 // BenchmarkFetch reads a page of 100 records that are all over a log of segments of
 // the usual size.
 func BenchmarkFetch(b *testing.B) {

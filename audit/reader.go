@@ -23,12 +23,14 @@ type segmentReader struct {
 	window []byte // bytes of the file from windowOff on
 	at     int64  // offset of window
 	spare  []byte // backing of window
+	ahead  int    // how much is read at a time, after the first
+	probe  []byte // see batchAfter
 	batch  batch
 }
 
 // newSegmentReader returns a reader of the batches of r from start on.
 func newSegmentReader(r io.ReaderAt, start, limit int64) *segmentReader {
-	return &segmentReader{r: r, off: start, limit: limit, at: start, spare: make([]byte, firstRead)}
+	return &segmentReader{r: r, off: start, limit: limit, at: start, spare: make([]byte, firstRead), ahead: readAhead}
 }
 
 // next returns the next batch, which is valid until the next call; io.EOF after
@@ -89,8 +91,8 @@ func (s *segmentReader) peek(n int) ([]byte, error) {
 	if skip >= 0 && skip < int64(len(s.window)) {
 		kept = copy(s.spare, s.window[skip:])
 	}
-	if n > len(s.spare) || s.off > s.at && len(s.spare) < readAhead {
-		s.spare = append(make([]byte, 0, n+readAhead), s.spare[:kept]...)
+	if n > len(s.spare) || s.off > s.at && len(s.spare) < s.ahead {
+		s.spare = append(make([]byte, 0, n+s.ahead), s.spare[:kept]...)
 		s.spare = s.spare[:cap(s.spare)]
 	}
 	got, err := s.r.ReadAt(s.spare[kept:], s.off+int64(kept))

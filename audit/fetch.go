@@ -45,17 +45,45 @@ func Oldest(dir string) (uint64, error) {
 	return 0, nil
 }
 
+// fetchedAtOnce is how many records are looked for before it is asked how large they are.
+const fetchedAtOnce = 32
+
 // Fetch returns the records of the log in dir that have the numbers seqs, in that
-// order. A number that is void, or not there any more, or yet, has none. It reads no
-// more of the log than it needs, and checks each frame it reads, but not the proof.
-// The log may be in use.
-func Fetch(ctx context.Context, dir string, seqs []uint64) ([]execution.Record, error) {
+// order. A number that is void, or not there any more, or yet, has none. Where they take
+// maxBytes of the log, which is positive, it ends soon: done is how many of seqs were
+// looked for. It reads no more of the log than it needs, and checks each frame it reads,
+// but not the proof. The log may be in use.
+func Fetch(ctx context.Context, dir string, seqs []uint64, maxBytes int) (records []execution.Record, done int, err error) {
 	links, err := chain(osFileSystem{}, dir)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	found := map[uint64]execution.Record{}
-	rising := slices.Compact(slices.Sorted(slices.Values(seqs)))
+	records = make([]execution.Record, 0, len(seqs))
+	for bytes := 0; done < len(seqs) && bytes < maxBytes; {
+		some := seqs[done:min(done+fetchedAtOnce, len(seqs))]
+		done += len(some)
+		found := fetched{}
+		if err := found.read(ctx, dir, links, slices.Compact(slices.Sorted(slices.Values(some)))); err != nil {
+			return nil, 0, err
+		}
+		for _, seq := range some {
+			if f, ok := found[seq]; ok {
+				records = append(records, f.record)
+				bytes += f.bytes
+			}
+		}
+	}
+	return records, done, nil
+}
+
+// fetched are records by their numbers, with the bytes that each takes.
+type fetched map[uint64]struct {
+	record execution.Record
+	bytes  int
+}
+
+// read adds the records that have the numbers rising, which rise.
+func (found fetched) read(ctx context.Context, dir string, links []link, rising []uint64) (err error) {
 	for i, l := range links {
 		end, after := len(rising), uint64(0)
 		if later := slices.IndexFunc(links[i+1:], func(l link) bool { return l.fault == nil }); later >= 0 {
@@ -76,21 +104,15 @@ func Fetch(ctx context.Context, dir string, seqs []uint64) ([]execution.Record, 
 			continue // it was removed meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
+			return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
 		}
 	}
-	records := make([]execution.Record, 0, len(seqs))
-	for _, seq := range seqs {
-		if r, ok := found[seq]; ok {
-			records = append(records, r)
-		}
-	}
-	return records, nil
+	return nil
 }
 
 // fetch reads the records that have the numbers wanted, which rise, in one segment. after
 // is the number that the next one begins with; zero: there is none.
-func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint64, found map[uint64]execution.Record) error {
+func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint64, found fetched) error {
 	file, err := osFileSystem{}.OpenFile(filepath.Join(dir, l.name()), os.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -133,9 +155,12 @@ func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint
 			if len(wanted) == 0 || wanted[0] != f.seq {
 				continue
 			}
-			if found[f.seq], err = recordOf(f); err != nil {
+			one := found[f.seq]
+			if one.record, err = recordOf(f); err != nil {
 				return &damage{b.offset, err}
 			}
+			one.bytes = len(f.payload())
+			found[f.seq] = one
 		}
 		for len(wanted) > 0 && wanted[0] < b.next() {
 			wanted = wanted[1:]

@@ -40,9 +40,9 @@ func TestFetch(t *testing.T) {
 	}
 	fetch := func(seqs ...uint64) []uint64 {
 		t.Helper()
-		records, err := Fetch(t.Context(), cfg.Dir, seqs)
-		if err != nil {
-			t.Fatal(err)
+		records, done, err := Fetch(t.Context(), cfg.Dir, seqs, 1<<30)
+		if err != nil || done != len(seqs) {
+			t.Fatalf("%d of %d: %v", done, len(seqs), err)
 		}
 		return numbersOf(records)
 	}
@@ -108,10 +108,10 @@ func TestFetchOfDamage(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Fetch(t.Context(), cfg.Dir, []uint64{20}); err == nil || !strings.Contains(err.Error(), segmentName(1)+": offset ") {
+	if _, _, err := Fetch(t.Context(), cfg.Dir, []uint64{20}, 1<<30); err == nil || !strings.Contains(err.Error(), segmentName(1)+": offset ") {
 		t.Errorf("error %v", err)
 	}
-	if records, err := Fetch(t.Context(), cfg.Dir, []uint64{1499, 3}); err != nil || !slices.Equal(numbersOf(records), []uint64{1499, 3}) {
+	if records, _, err := Fetch(t.Context(), cfg.Dir, []uint64{1499, 3}, 1<<30); err != nil || !slices.Equal(numbersOf(records), []uint64{1499, 3}) {
 		t.Errorf("got %v (%v)", numbersOf(records), err)
 	}
 }
@@ -134,17 +134,27 @@ func TestFetchAmongRecordsOfAllSizes(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for seq := 0; seq < len(seqs); seq += 7 {
-			if got, err := Fetch(t.Context(), cfg.Dir, seqs[seq:seq+1]); err != nil || !slices.Equal(numbersOf(got), seqs[seq:seq+1]) {
+			if got, _, err := Fetch(t.Context(), cfg.Dir, seqs[seq:seq+1], 1<<30); err != nil || !slices.Equal(numbersOf(got), seqs[seq:seq+1]) {
 				t.Fatalf("asked for %d, and got %v (%v)", seq, numbersOf(got), err)
 			}
 		}
-		if got, err := Fetch(t.Context(), cfg.Dir, seqs); err != nil || !slices.Equal(numbersOf(got), seqs) {
+		if got, _, err := Fetch(t.Context(), cfg.Dir, seqs, 1<<30); err != nil || !slices.Equal(numbersOf(got), seqs) {
 			t.Fatalf("asked for all, and got %v (%v)", numbersOf(got), err)
 		}
 	}
 	check()
 	stop()
 	check()
+
+	// What is fetched at once is bounded, whatever the records are.
+	large := seqs[:12+1500]
+	slices.Reverse(large)
+	large = append(large[1500:], large[:1500]...) // the twelve first
+	for most, want := range map[int]int{1: 32, 200 << 10: 32, 12*200<<10 + 20_000: 64, 1 << 30: 1512} {
+		if got, done, err := Fetch(t.Context(), cfg.Dir, large, most); err != nil || done != want || !slices.Equal(numbersOf(got), large[:done]) {
+			t.Errorf("of %d bytes %d of %d were looked for, and %d got (%v)", most, done, want, len(got), err)
+		}
+	}
 }
 
 // BenchmarkFetch reads a page of 100 records that are all over a log of segments of
@@ -170,7 +180,7 @@ func BenchmarkFetch(b *testing.B) {
 		for i := range seqs {
 			seqs[i] = r.Uint64N(all / 64 * 64)
 		}
-		records, err := Fetch(b.Context(), cfg.Dir, seqs)
+		records, _, err := Fetch(b.Context(), cfg.Dir, seqs, 1<<30)
 		if err != nil || len(records) != len(seqs) {
 			b.Fatalf("%d records (%v)", len(records), err)
 		}

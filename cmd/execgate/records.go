@@ -34,15 +34,25 @@ func openRecords(ctx context.Context, s *state, log *audit.Log, logger *slog.Log
 	return &records{log: log, dir: s.path("audit"), index: index, logger: logger}, nil
 }
 
+// maxPageBytes bounds the records that one page holds in memory, soon after it is met: a
+// caller decides how large they are.
+const maxPageBytes = 8 << 20
+
 // Find implements gateway.Records.
 func (r *records) Find(ctx context.Context, q execution.RecordQuery) (execution.RecordPage, error) {
 	found, err := r.index.Search(ctx, q)
 	if err != nil {
 		return execution.RecordPage{}, err
 	}
-	all, err := audit.Fetch(ctx, r.dir, found.Seqs)
+	all, done, err := audit.Fetch(ctx, r.dir, found.Seqs, maxPageBytes)
 	if err != nil {
 		return execution.RecordPage{}, err
+	}
+	if done < len(found.Seqs) {
+		found.More, found.Next = true, found.Seqs[done-1]
+		if q.Oldest {
+			found.Next++
+		}
 	}
 	page := execution.RecordPage{More: found.More, Next: found.Next, Indexed: found.Indexed, Records: all[:0]}
 	for _, record := range all {
@@ -60,7 +70,7 @@ func (r *records) Find(ctx context.Context, q execution.RecordQuery) (execution.
 // Record implements gateway.Records.
 func (r *records) Record(ctx context.Context, seq uint64) (execution.Record, error) {
 	if durable, _ := r.log.Progress(); seq < durable {
-		found, err := audit.Fetch(ctx, r.dir, []uint64{seq})
+		found, _, err := audit.Fetch(ctx, r.dir, []uint64{seq}, maxPageBytes)
 		if err != nil {
 			return execution.Record{}, err
 		}

@@ -32,8 +32,13 @@ type indexed struct {
 
 func startIndexed(t *testing.T, dir string) *indexed {
 	t.Helper()
+	return startIndexedIn(t, dir, 64<<10)
+}
+
+func startIndexedIn(t *testing.T, dir string, segmentBytes int64) *indexed {
+	t.Helper()
 	s := &state{dir: dir}
-	log, err := audit.New(audit.Config{Dir: s.path("audit"), KeyDir: s.path("keys"), SegmentBytes: 64 << 10})
+	log, err := audit.New(audit.Config{Dir: s.path("audit"), KeyDir: s.path("keys"), SegmentBytes: segmentBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +181,45 @@ func TestWrongIndexShowsNothing(t *testing.T) {
 	i.current(t)
 	if got := i.of(t, "acme"); !slices.Equal(got, want) {
 		t.Errorf("found %v, and there are %v", got, want)
+	}
+}
+
+// However large records are, a page of them is not; and none is left out.
+func TestPagesAreBounded(t *testing.T) {
+	i := startIndexedIn(t, t.TempDir(), 16<<20)
+	const all = 150
+	for n := range all {
+		_, err := i.log.Append(t.Context(), execution.Record{
+			Type: execution.RecordDecided, Principal: &execution.Principal{Tenant: "acme"},
+			Decided: &execution.Decided{Metadata: map[string]string{"purpose": strings.Repeat("x", 300<<10)}, Language: fmt.Sprint(n)},
+		})
+		must(t, err)
+	}
+	i.current(t)
+	for _, oldest := range []bool{false, true} {
+		q := execution.RecordQuery{Oldest: oldest, Most: 200}
+		var seqs []uint64
+		for more := true; more; {
+			page, err := i.Find(t.Context(), q)
+			must(t, err)
+			if n := len(page.Records); n == 0 || n > 64 {
+				t.Fatalf("a page of %d", n)
+			}
+			for _, r := range page.Records {
+				seqs = append(seqs, r.Seq)
+			}
+			if more = page.More; oldest {
+				q.Filter.From = page.Next
+			} else {
+				q.Filter.Before = page.Next
+			}
+		}
+		if !oldest {
+			slices.Reverse(seqs)
+		}
+		if len(seqs) != all || !slices.IsSorted(seqs) || len(slices.Compact(seqs)) != all {
+			t.Errorf("oldest first %v: %v", oldest, seqs)
+		}
 	}
 }
 

@@ -313,3 +313,30 @@ func TestCallTriesAddresses(t *testing.T) {
 		t.Errorf("it took %d ms", wall)
 	}
 }
+
+// A call leaves no connection, also where it ends before its answer does: each has its
+// own, which nobody would use again.
+func TestCallLeavesNoConnection(t *testing.T) {
+	for name, answer := range map[string]string{"ended before its answer": "", "ended amid its answer": "begun", "answered": "whole"} {
+		t.Run(name, func(t *testing.T) {
+			var end context.CancelFunc
+			s := calling(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+				if _, _ = io.WriteString(w, answer); answer == "whole" {
+					return
+				}
+				if answer != "" {
+					_ = http.NewResponseController(w).Flush()
+				}
+				end()
+				<-r.Context().Done()
+			})
+			for range 20 {
+				var ctx context.Context
+				ctx, end = context.WithCancel(t.Context())
+				s.broker.Call(ctx, s.job)
+				end()
+			}
+			s.noneOpen()
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -33,6 +34,8 @@ type upstream struct {
 	address   netip.AddrPort // to which the transport connects, and to no other
 	transport *http.Transport
 	before    []*http.Transport // to other addresses
+
+	open conns
 }
 
 // dialError is why nothing was connected to.
@@ -88,7 +91,7 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 			if err != nil {
 				return nil, &dialError{dialCode(ctx, err), err}
 			}
-			return stalling{conn, b.idleTimeout}, nil
+			return u.open.add(stalling{conn, b.idleTimeout})
 		},
 		TLSClientConfig:     &tls.Config{RootCAs: b.roots, ServerName: u.host, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: b.dialTimeout, DisableCompression: true,
@@ -102,16 +105,66 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 	return t
 }
 
-// close closes what nothing is sent through any more.
+// close closes all connections: nothing is sent through them any more. Those of requests
+// that were given up would not be idle yet, and then stay for the time that idle ones do.
 func (u *upstream) close() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.transport != nil {
-		u.transport.CloseIdleConnections()
+	transports := append(u.before, u.transport)
+	u.mu.Unlock()
+	for _, t := range transports {
+		if t != nil {
+			t.CloseIdleConnections()
+		}
 	}
-	for _, t := range u.before {
-		t.CloseIdleConnections()
+	u.open.close()
+}
+
+// conns are connections that are open.
+type conns struct {
+	mu   sync.Mutex
+	open map[*opened]struct{}
+	over bool
+}
+
+// opened is a connection among them, until it is closed.
+type opened struct {
+	stalling
+	among *conns
+}
+
+// add adds one, which is closed where they all are.
+func (c *conns) add(conn stalling) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		_ = conn.Close() // nobody has used it
+		return nil, net.ErrClosed
 	}
+	if c.open == nil {
+		c.open = map[*opened]struct{}{}
+	}
+	o := &opened{conn, c}
+	c.open[o] = struct{}{}
+	return o, nil
+}
+
+// close closes them all, and whatever is added later.
+func (c *conns) close() {
+	c.mu.Lock()
+	open := slices.Collect(maps.Keys(c.open))
+	c.over = true
+	c.mu.Unlock()
+	for _, o := range open {
+		_ = o.Close() // whatever it says, nobody uses it any more
+	}
+}
+
+// Close implements net.Conn.
+func (o *opened) Close() error {
+	o.among.mu.Lock()
+	delete(o.among.open, o)
+	o.among.mu.Unlock()
+	return o.stalling.Close()
 }
 
 // stalling is a connection of which no write takes longer than it may.

@@ -31,6 +31,7 @@ type sandbox struct {
 
 	mu       sync.Mutex
 	received []received
+	conns    int // of the destination, that are open
 }
 
 // received is a request as the destination got it.
@@ -67,6 +68,16 @@ func newSandbox(t testing.TB, c Config, handle http.HandlerFunc) *sandbox {
 	}
 	s.upstream.TLS = &tls.Config{Certificates: []tls.Certificate{*leaf}}
 	s.upstream.EnableHTTP2 = true
+	s.upstream.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch state {
+		case http.StateNew:
+			s.conns++
+		case http.StateClosed, http.StateHijacked:
+			s.conns--
+		}
+	}
 	s.upstream.StartTLS()
 	t.Cleanup(s.upstream.Close)
 	if c.Roots == nil {
@@ -93,6 +104,20 @@ func (s *sandbox) requests() []received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]received(nil), s.received...)
+}
+
+// noneOpen waits until the destination has no connection any more.
+func (s *sandbox) noneOpen() {
+	s.t.Helper()
+	open := 1
+	for until := time.Now().Add(30 * time.Second); open > 0 && time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		s.mu.Lock()
+		open = s.conns
+		s.mu.Unlock()
+	}
+	if open > 0 {
+		s.t.Errorf("%d connections to the destination are open", open)
+	}
 }
 
 // dial opens a connection as a program does, by name and port.

@@ -97,7 +97,12 @@ deny contains reason(rego.metadata.rule(), _asked, "") if {
 
 # METADATA
 # title: Whether the request is none for a credential
+# description: >-
+#   One for a tool of the gateway is none, whatever the tool is called: what the tool sends
+#   out is asked about by itself.
 makes_no_token if _makes_no_token(input.egress.host, trim_right(lower(input.egress.path), "/"))
+
+makes_no_token if input.egress.host == "tools.execgate"
 
 # The lists are bound first: where one is missing, everything makes tokens.
 _makes_no_token(host, path) if {

@@ -22,6 +22,7 @@ opened := default_with("network", {"rules": [
 	{"host": "all.example.com", "ports": [443], "paths": ["*"], "mode": "intercept"},
 	{"host": "tunnel.example.net", "ports": [443], "mode": "tunnel"},
 	{"host": "db.example.net", "ports": [5432], "mode": "forward"},
+	{"host": "tools.execgate", "ports": [80], "paths": ["/oauth/*"], "mode": "intercept"},
 ]})
 
 tokens := {
@@ -113,6 +114,15 @@ test_names_alike_make_none if {
 		{"host": "hub.example.org", "path": "/logins"},
 	] {
 		deciding(asked).effect == "allow"
+	}
+}
+
+# A tool is called by its name, which is no path of its destination.
+test_calls_of_tools_make_none if {
+	deciding({"host": "tools.execgate", "port": 80, "method": "POST", "path": "/oauth/token"}).effect == "allow"
+	denied_only(deciding({"host": "tools.execgate", "port": 80, "path": "/token"}), "network_not_granted")
+	every host in ["tools.execgate.example.org", "x.tools.execgate.example.org"] {
+		denied_only(deciding({"host": host, "path": "/oauth/token"}), "token_endpoint")
 	}
 }
 

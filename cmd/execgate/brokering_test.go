@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -96,13 +97,22 @@ const codeUsesReports = `tools:
       bind: [{host: %[1]s, port: %[2]d, methods: [GET], paths: [/reports/*], mode: bearer}]
 `
 
+// brokering is what startBrokering starts.
+type brokering struct {
+	tools   string   // of the configuration; the API's host and port are to be put in
+	granted []string // those that the tenant default may use
+	rules   []any    // of its network, beside that for the API
+	decide  string   // of its network; empty: the grant
+	runtime string   // that it has; empty: the one that is shipped
+}
+
 // startBrokering starts a gateway whose tenant default may use the API, by a key that
-// is in Vault, and those of the tools that are named. Rules open more besides.
-func startBrokering(t *testing.T, tools string, granted []string, rules ...any) (*lending, *upstream) {
+// is in Vault.
+func startBrokering(t *testing.T, b brokering) (*lending, *upstream) {
 	t.Helper()
 	needsEngine(t)
 	u := newUpstream(t)
-	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}, vault: vaulttest.Start(t, vaulttest.Options{})}
+	l := &lending{postgres: &vaulttest.Postgres{Port: 5432}, vault: vaulttest.Start(t, vaulttest.Options{}), runtime: b.runtime}
 	l.grantAtVault(t)
 	l.vault.Do(t, http.MethodPost, "secret/data/reports-api", map[string]any{"data": map[string]string{"token": apiKey}})
 	l.vault.Do(t, http.MethodPost, "sys/policies/acl/reports-api", map[string]string{"policy": `path "secret/data/reports-api" { capabilities = ["read"] }`})
@@ -110,15 +120,16 @@ func startBrokering(t *testing.T, tools string, granted []string, rules ...any) 
 		"allowed_policies": []string{"reports-api"}, "orphan": true, "renewable": false, "token_no_default_policy": true,
 	})
 	l.network = map[string]any{
-		"rules":  append(rules, map[string]any{"host": apiHost, "ports": []int{u.port}, "mode": "intercept", "methods": []string{"GET"}, "paths": []string{"/reports/*"}, "private": true}),
+		"rules":  append(b.rules, map[string]any{"host": apiHost, "ports": []int{u.port}, "mode": "intercept", "methods": []string{"GET"}, "paths": []string{"/reports/*"}, "private": true}),
 		"budget": map[string]any{"requests": 100, "bytes": 1 << 20, "requests_per_s": 50, "connections": 8},
+		"decide": cmp.Or(b.decide, "grant"),
 	}
-	l.tools = granted
+	l.tools = b.granted
 	settings := l.settings(t, "")
 	settings["EXECGATE_VAULT_MOUNTS"], settings["EXECGATE_EGRESS_CA_FILE"] = "secret=kv2", u.caFile
 	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), settings)
 	config := filepath.Join(t.TempDir(), "execgate.yaml")
-	write(t, config, fmt.Sprintf(tools, apiHost, u.port))
+	write(t, config, fmt.Sprintf(b.tools, apiHost, u.port))
 	l.args = []string{"--config", config}
 	l.start()
 	l.waitReady()
@@ -144,7 +155,7 @@ except urllib.error.HTTPError as refused:
 // words, and never leaves.
 func TestKeyThatTheProgramNeverHas(t *testing.T) {
 	t.Parallel()
-	l, u := startBrokering(t, codeUsesReports, []string{"reports-api"})
+	l, u := startBrokering(t, brokering{tools: codeUsesReports, granted: []string{"reports-api"}})
 	answer := l.execute(u.asks("/reports/7", "GET"))
 	e := answer.ok(t)
 	if !strings.HasPrefix(e.Stdout, "200 Bearer [redacted]") || !strings.Contains(e.Stdout, `"path":"/reports/7"`) || strings.Contains(e.Stdout, apiKey) {

@@ -14,8 +14,8 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// toolsOfReports are a tool that asks the API, one that adds, one that does not end, and
-// one that is granted to nobody.
+// toolsOfReports are a tool that asks the API, one that adds, one that does not end, one
+// that asks the API for a token, and one that is granted to nobody.
 const toolsOfReports = `tools:
   - name: report
     description: Reads a report.
@@ -52,6 +52,19 @@ const toolsOfReports = `tools:
     image: python
     command: [python3, -c, "import time; time.sleep(600)"]
     arguments: {type: object, additionalProperties: false}
+  - name: access_tokens
+    description: Would be answered with a token that the API makes.
+    kind: http
+    request: {method: GET, url: "https://%[1]s:%[2]d/reports/oauth/token"}
+    arguments: {type: object, additionalProperties: false}
+    network: ["%[1]s:%[2]d"]
+    credential:
+      engine: kv2
+      mount: secret
+      path: reports-api
+      vault_policies: [reports-api]
+      inject: egress
+      bind: [{host: %[1]s, port: %[2]d, methods: [GET], paths: [/reports/*], mode: bearer}]
   - name: secret-report
     description: Is granted to nobody.
     kind: http
@@ -91,7 +104,7 @@ func wantRequestStory(t *testing.T, l *lending, id string) {
 // it, takes it out of what comes back, and gives it back at the end.
 func TestToolThatIsARequest(t *testing.T) {
 	t.Parallel()
-	l, u := startBrokering(t, toolsOfReports, []string{"report", "adder"})
+	l, u := startBrokering(t, brokering{tools: toolsOfReports, granted: []string{"report", "adder"}})
 	call := func(tool, arguments string) reply {
 		return l.request(http.MethodPost, "/v1/tools/"+tool+"/calls", `{"arguments": `+arguments+`}`)
 	}
@@ -153,7 +166,19 @@ func TestToolThatIsARequest(t *testing.T) {
 // request, once one that runs a program, and others that it may not.
 func TestProgramCallsTools(t *testing.T) {
 	t.Parallel()
-	l, u := startBrokering(t, toolsOfReports, []string{"report", "adder"}, toolsInside)
+	for _, c := range []struct{ runtime, decide string }{{"runc", "grant"}, {"runsc", "request"}} {
+		t.Run(c.runtime+", decided by "+c.decide, func(t *testing.T) {
+			t.Parallel()
+			needsRuntime(t, c.runtime)
+			programCallsTools(t, c.runtime, c.decide)
+		})
+	}
+}
+
+func programCallsTools(t *testing.T, runtime, decide string) {
+	l, u := startBrokering(t, brokering{
+		tools: toolsOfReports, granted: []string{"report", "adder", "access_tokens"}, rules: []any{toolsInside}, decide: decide, runtime: runtime,
+	})
 	const code = `
 import json, urllib.error, urllib.request
 def ask(path, body=None, method=None, host=None):
@@ -167,7 +192,7 @@ def ask(path, body=None, method=None, host=None):
 def call(name, **arguments):
     return ask("/" + name, arguments)
 result = {
-    "list": ask("/"), "first": call("report", id="1"), "second": call("report", id="2", lang="de"), "sum": call("adder", a=1, b=2.5),
+    "list": ask("/"), "first": call("report", id="1"), "second": call("report", id="2", lang="de"), "sum": call("adder", a=1, b=2.5), "token": call("access_tokens"),
     "climbs": call("report", id="../admin"), "off": call("adder", a="1"), "secret": call("secret-report"), "none": call("nothing"),
     "get": ask("/adder", method="GET"), "deep": ask("/a/b", {}), "junk": ask("/adder", b"{} {}"), "large": ask("/adder", b" " * 300000),
     "host": ask("/", host="` + apiHost + `"),
@@ -191,6 +216,17 @@ result = {
 	if first.Structured["path"] != "/reports/1" || second.Structured["query"] != "lang=de" || second.Structured["authorization"] != "Bearer [redacted]" || sum.Structured["sum"] != 3.5 {
 		t.Errorf("%s", e.Result)
 	}
+	// A tool may be called as credentials are; one that is sent where they are made is
+	// refused where requests are decided, and nothing leaves then.
+	sent := []string{"Bearer " + apiKey, "Bearer " + apiKey}
+	if token := answer("token", 200); decide == "grant" {
+		sent = append(sent, "Bearer "+apiKey)
+		if token.IsError || token.Structured["path"] != "/reports/oauth/token" {
+			t.Errorf("%s", got["token"])
+		}
+	} else if !token.IsError || token.Status != nil || token.Structured["code"] != "token_endpoint" {
+		t.Errorf("%s", got["token"])
+	}
 	for name, status := range map[string]int{
 		"list": 200, "climbs": 400, "off": 400, "secret": 403, "none": 403, "get": 400, "deep": 400, "junk": 400, "large": 413, "host": 403,
 	} {
@@ -199,7 +235,7 @@ result = {
 	if bytes.Contains(got["list"][1], []byte("secret-report")) || !bytes.Contains(got["off"][1], []byte(`"pointer":"/a"`)) || !bytes.Contains(got["host"][1], []byte("host_mismatch")) {
 		t.Errorf("%s", e.Result)
 	}
-	if keys := u.seen(); !slices.Equal(keys, []string{"Bearer " + apiKey, "Bearer " + apiKey}) {
+	if keys := u.seen(); !slices.Equal(keys, sent) {
 		t.Errorf("the API was sent %q", keys)
 	}
 
@@ -214,7 +250,7 @@ result = {
 			calls = append(calls, fmt.Sprint(d.Tool, " ", d.Decision.Effect, " ", d.Parent == e.ID, " ", r.Principal.Tenant))
 		}
 	}
-	if want := []string{"report allow true default", "report allow true default", "adder allow true default", "secret-report deny true default", "nothing deny true default"}; !slices.Equal(calls, want) {
+	if want := []string{"report allow true default", "report allow true default", "adder allow true default", "access_tokens allow true default", "secret-report deny true default", "nothing deny true default"}; !slices.Equal(calls, want) {
 		t.Errorf("recorded %q", calls)
 	}
 	var asked []string
@@ -223,10 +259,10 @@ result = {
 			asked = append(asked, fmt.Sprint(d.Method, " ", d.Host, d.Path, " ", d.Address))
 		}
 	}
-	if len(asked) != 9 || asked[1] != "POST tools.execgate/report " {
+	if len(asked) != 10 || asked[1] != "POST tools.execgate/report " {
 		t.Errorf("recorded %q", asked)
 	}
-	if e.Usage.EgressRequests != 12 {
+	if e.Usage.EgressRequests != 13 {
 		t.Errorf("usage %+v", e.Usage)
 	}
 
@@ -251,7 +287,7 @@ result = {
 // What a program has called ends with it, and leaves nothing.
 func TestCalledToolEndsWithItsProgram(t *testing.T) {
 	t.Parallel()
-	l, _ := startBrokering(t, toolsOfReports, []string{"sleeper"}, toolsInside)
+	l, _ := startBrokering(t, brokering{tools: toolsOfReports, granted: []string{"sleeper"}, rules: []any{toolsInside}})
 	cancel, done := l.beginTold(python(`
 import urllib.request
 print("calling", flush=True)

@@ -57,6 +57,17 @@ func needsEngine(t testing.TB) {
 	}
 }
 
+// needsRuntime fails where the engine has no such runtime.
+func needsRuntime(t testing.TB, name string) {
+	t.Helper()
+	needsEngine(t)
+	var info struct{ Runtimes map[string]json.RawMessage }
+	engineGet(t, "/info", &info)
+	if _, ok := info.Runtimes[name]; !ok {
+		t.Fatalf("the engine has no runtime %s: run scripts/setup --gvisor", name)
+	}
+}
+
 // container is what the tests read of one.
 type container struct {
 	ID     string

@@ -31,6 +31,7 @@ type lending struct {
 	postgres *vaulttest.Postgres
 	tools    []string       // of the tenant default; nil: those that read the database
 	network  map[string]any // of the tenant default; nil: the way to the database
+	runtime  string         // of the tenant default; empty: as it is shipped
 }
 
 // startLending starts a gateway whose tenant default has the tool reports-db. Address
@@ -167,6 +168,9 @@ func (l *lending) policy(t *testing.T) string {
 	}
 	if l.network != nil {
 		tenant["network"] = l.network
+	}
+	if l.runtime != "" {
+		tenant["runtimes"] = []string{l.runtime}
 	}
 	if text, err = json.Marshal(data); err != nil {
 		t.Fatal(err)

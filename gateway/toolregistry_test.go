@@ -70,6 +70,13 @@ func TestToolsThatAreValid(t *testing.T) {
 	if given := weather(); given.Credential.Bind[0].Host == "api.weather.example" {
 		t.Error("what was given was changed")
 	}
+	for _, paths := range [][]string{nil, {"/*"}, {"/v2", "/v1/*"}, {"/v1/berlin"}} {
+		bound := weather()
+		bound.Credential.Bind[0].Paths = paths
+		if _, err := NewTools([]execution.Tool{bound}); err != nil {
+			t.Errorf("bound to %q: %v", paths, err)
+		}
+	}
 	var none *Tools
 	if none.get("adder") != nil || len(none.Facts()) != 0 || none.anyImage() != "" {
 		t.Error("no registry has tools")
@@ -189,6 +196,16 @@ func TestToolsThatAreNot(t *testing.T) {
 		"a method in lower case": {http(func(x *execution.Tool) { x.Credential.Bind[0].Methods = []string{"get"} }), "/credential/bind/0/methods/0"},
 		"paths that climb":       {http(func(x *execution.Tool) { x.Credential.Bind[0].Paths = []string{"/v1/../admin"} }), "/credential/bind/0/paths/0"},
 		"paths with a glob":      {http(func(x *execution.Tool) { x.Credential.Bind[0].Paths = []string{"/*/admin"} }), "/credential/bind/0/paths/0"},
+
+		"a binding of no use": {http(func(x *execution.Tool) { x.Credential.Bind[0].Methods = []string{"POST"} }), "/credential/bind"},
+		"a path of no use":    {http(func(x *execution.Tool) { x.Credential.Bind[0].Paths = []string{"/v2/*", "/v1"} }), "/credential/bind"},
+		"a host of no use": {http(func(x *execution.Tool) {
+			x.Network = append(x.Network, execution.Destination{Host: "other.example", Port: 443})
+			x.Credential.Bind[0].Host = "other.example"
+		}), "/credential/bind"},
+		"a path of no use without arguments": {http(func(x *execution.Tool) {
+			x.Request.URL = "https://api.weather.example/v1"
+		}), "/credential/bind"},
 
 		"no request":               {http(func(x *execution.Tool) { x.Request = nil }), "/request"},
 		"no method":                {http(func(x *execution.Tool) { x.Request.Method = "" }), "/request/method"},

@@ -139,6 +139,9 @@ func (t *tool) check(f *faults) {
 		if t.Credential != nil && t.Credential.Inject != execution.InjectEgress {
 			f.add("/credential/inject", "must be egress: a tool of the kind http has no program")
 		}
+		if t.Credential != nil && len(f.fields) == 0 && !slices.ContainsFunc(t.Credential.Bind, t.template.mayBe) {
+			f.add("/credential/bind", "must have an entry for the request of this tool, which makes no other: its host, port, method and path")
+		}
 	case execution.ToolEgress:
 		t.mustLack(len(t.Arguments) > 0, "/arguments", f)
 		t.mustLack(t.Request != nil, "/request", f)

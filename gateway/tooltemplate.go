@@ -121,6 +121,22 @@ func (t *tool) checkNamed(r *requestTemplate, inPath, at string, f *faults) {
 	}
 }
 
+// mayBe reports whether arguments could make a request that a binding is for: where the
+// path has one, only what stands before it is compared.
+func (r *requestTemplate) mayBe(bind execution.Binding) bool {
+	path, argued := "/"+strings.Join(r.segments, "/"), false
+	if at := placeholder.FindStringIndex(path); at != nil {
+		path, argued = path[:at[0]], true
+	}
+	fits := func(pattern string) bool {
+		stem, below := strings.CutSuffix(pattern, "*")
+		return below && strings.HasPrefix(path, stem) || argued && strings.HasPrefix(stem, path) || pattern == path
+	}
+	return bind.Host == r.to.Host && bind.Port == r.to.Port &&
+		(len(bind.Methods) == 0 || slices.Contains(bind.Methods, r.method)) &&
+		(len(bind.Paths) == 0 || slices.ContainsFunc(bind.Paths, fits))
+}
+
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil

@@ -14,11 +14,11 @@ import (
 	"github.com/execgate/execgate/gateway"
 )
 
-// callingJob is a job that runs, whose program calls tools.
+// callingJob is a job that runs, in a session, whose program calls tools.
 func callingJob() execution.Job {
 	return execution.Job{
 		ID: "ex_parent", Owner: execution.Owner{Tenant: "acme", Subject: "ak_caller"},
-		Roles: []execution.Role{execution.RoleCaller}, Method: execution.MethodAPIKey, Metadata: map[string]string{"agent": "bot"},
+		Roles: []execution.Role{execution.RoleCaller}, Method: execution.MethodAPIKey, Metadata: map[string]string{"agent": "bot"}, Session: "ss_parent",
 	}
 }
 
@@ -45,6 +45,9 @@ func TestProgramCallsTools(t *testing.T) {
 	w.decide = func(q execution.Question) execution.Decision {
 		if q.Principal.Subject != "ak_caller" || q.Principal.Tenant != "acme" || q.Principal.Method != execution.MethodAPIKey || !slices.Equal(q.Principal.Roles, callingJob().Roles) {
 			t.Errorf("asked for %+v", q.Principal)
+		}
+		if q.Action != execution.ActionToolCall || q.Request.Session != "" || q.Approval != nil || len(q.Request.Env) > 0 {
+			t.Errorf("asked for %s %+v, approved by %+v", q.Action, q.Request, q.Approval)
 		}
 		if q.Tool.Name == "weather" {
 			return allowRequest("weather")

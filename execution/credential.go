@@ -50,7 +50,7 @@ type Binding struct {
 	Port    int      `json:"port"`
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"`
-	Name    string   `json:"name,omitempty"` // of the header or query parameter
+	Name    string   `json:"name,omitempty"` // of the header or query parameter; of sigv4, service/region where the host does not tell
 	Mode    string   `json:"mode"`           // bearer, basic, header, query or sigv4
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -159,13 +160,18 @@ func (t *tool) checkBindings(bind []execution.Binding, f *faults) {
 			f.add(at+"/mode", "must be bearer, basic, header, query or sigv4")
 		case needsName && !validName(b.Name, 64, "_-"):
 			f.add(at+"/name", "must be the name of the header or the query parameter: 1 to 64 letters, digits, '_' and '-'")
-		case !needsName && b.Name != "":
+		case b.Mode == "sigv4" && b.Name != "" && !signedFor.MatchString(b.Name):
+			f.add(at+"/name", "must be the service and region that are signed for, such as s3/eu-west-1; leave it out where the host names them")
+		case b.Mode != "sigv4" && !needsName && b.Name != "":
 			f.addf(at+"/name", "has no meaning with the mode %s", b.Mode)
 		case b.Mode == "header" && slices.Contains(framing, strings.ToLower(b.Name)):
 			f.add(at+"/name", "must not be a header that says how a request is carried")
 		}
 	}
 }
+
+// signedFor is what the name of a binding of sigv4 is.
+var signedFor = regexp.MustCompile(`^[a-z0-9-]{1,64}/[a-z0-9-]{1,64}$`)
 
 // framing are headers that a credential in them would break, or smuggle requests by.
 var framing = []string{

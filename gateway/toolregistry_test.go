@@ -77,6 +77,13 @@ func TestToolsThatAreValid(t *testing.T) {
 			t.Errorf("bound to %q: %v", paths, err)
 		}
 	}
+	for _, name := range []string{"", "s3/eu-west-1"} {
+		signed := weather()
+		signed.Credential.Bind[0].Mode, signed.Credential.Bind[0].Name = "sigv4", name
+		if _, err := NewTools([]execution.Tool{signed}); err != nil {
+			t.Errorf("signed for %q: %v", name, err)
+		}
+	}
 	var none *Tools
 	if none.get("adder") != nil || len(none.Facts()) != 0 || none.anyImage() != "" {
 		t.Error("no registry has tools")
@@ -193,6 +200,7 @@ func TestToolsThatAreNot(t *testing.T) {
 		"a header with a line":   {http(func(x *execution.Tool) { x.Credential.Bind[0].Name = "X\r\nY" }), "/credential/bind/0/name"},
 		"a header that frames":   {http(func(x *execution.Tool) { x.Credential.Bind[0].Name = "Transfer-Encoding" }), "/credential/bind/0/name"},
 		"bearer with a name":     {http(func(x *execution.Tool) { x.Credential.Bind[0].Mode = "bearer" }), "/credential/bind/0/name"},
+		"signed for a service":   {http(func(x *execution.Tool) { x.Credential.Bind[0].Mode, x.Credential.Bind[0].Name = "sigv4", "s3" }), "/credential/bind/0/name"},
 		"a method in lower case": {http(func(x *execution.Tool) { x.Credential.Bind[0].Methods = []string{"get"} }), "/credential/bind/0/methods/0"},
 		"paths that climb":       {http(func(x *execution.Tool) { x.Credential.Bind[0].Paths = []string{"/v1/../admin"} }), "/credential/bind/0/paths/0"},
 		"paths with a glob":      {http(func(x *execution.Tool) { x.Credential.Bind[0].Paths = []string{"/*/admin"} }), "/credential/bind/0/paths/0"},

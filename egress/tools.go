@@ -16,7 +16,8 @@ import (
 // status and a JSON document, which from 400 on is a problem.
 type Tools interface {
 	// CallToolFrom calls a tool for the principal of job, whose program has sent these
-	// arguments. It returns soon after ctx ends, and never waits for room.
+	// arguments. It never waits for room. The call ends with ctx, and has then returned
+	// once its end is recorded.
 	CallToolFrom(ctx context.Context, job execution.Job, name string, arguments []byte) (status int, document []byte)
 	// ListToolsFrom lists the tools that the principal of job may call now.
 	ListToolsFrom(ctx context.Context, job execution.Job) (status int, document []byte)

@@ -49,7 +49,9 @@ func appendUntilKilled(state string) {
 		all.Go(func() {
 			for i := 0; ; i++ {
 				n := worker*1_000_000_000 + os.Getpid()*10_000 + i
-				acknowledged(l, ended(n, acknowledged(l, decided(n, execution.EffectAllow))))
+				seq := acknowledged(l, decided(n, execution.EffectAllow))
+				l.AppendLater(started(n, seq), func(error) {})
+				acknowledged(l, ended(n, seq))
 			}
 		})
 	}

@@ -35,6 +35,9 @@ type entry struct {
 	// subject is set where typ is frameOpen.
 	subject Open
 
+	// lost is set where nobody waits: it is told of a refusal.
+	lost func(error)
+
 	state atomic.Int32
 	done  chan struct{} // closed once seq and err are set
 	seq   uint64

@@ -52,8 +52,8 @@ func (c *checker) ack(t *testing.T, seq uint64, id string) {
 }
 
 // check reads the log in dir: every acknowledged record is there under its
-// number, or was removed in its order and has no execution open, and no number is
-// there twice.
+// number, or was removed in its order and has no execution open, no number is
+// there twice, and a beginning stands between its decision and its end.
 func (c *checker) check(t *testing.T, dir string) {
 	t.Helper()
 	links, err := chain(osFileSystem{}, dir)
@@ -75,6 +75,9 @@ func (c *checker) check(t *testing.T, dir string) {
 		}
 		last = int64(rec.Seq)
 		found[rec.Seq] = rec.Execution
+		if rec.Started != nil && (found[rec.Started.DecidedSeq] != rec.Execution || ends[rec.Started.DecidedSeq]) && rec.Started.DecidedSeq >= first {
+			t.Fatalf("record %d, a beginning, is not between the decision and the end of %s", rec.Seq, rec.Execution)
+		}
 		if rec.Ended != nil {
 			ends[rec.Ended.DecidedSeq] = true
 		}
@@ -146,6 +149,7 @@ func workload(cfg Config, n int, patience time.Duration, note func(execution.Rec
 		if !note(rec, seq, err) {
 			continue
 		}
+		l.AppendLater(started(i, seq), func(error) {})
 		rec = ended(i, seq)
 		rec.RequestID = pad
 		seq, err = l.Append(ctx, rec)

@@ -11,6 +11,7 @@ import (
 
 var (
 	errBudget  = errors.New("the disk did not answer within the budget")
+	errBehind  = errors.New("too many records wait for the disk")
 	errStopped = errors.New("the log is stopped")
 	errFull    = errors.New("no space for the record and the ends of running work")
 	errCap     = errors.New("the log may not grow further")

@@ -182,6 +182,39 @@ func (l *Log) Append(ctx context.Context, rec execution.Record) (seq uint64, err
 	return l.append(ctx, e)
 }
 
+// AppendLater gives rec to the log without waiting for the disk. It is written with
+// the next record that somebody waits for, or after healInterval: what is appended
+// after AppendLater has returned comes after it, in the same batch where that is the
+// next. It is refused where Append's would be. lost is then told, once, with an error
+// as of Append: by the writer, which it must not hold up, or before AppendLater
+// returns. After a crash the record may be missing.
+func (l *Log) AppendLater(rec execution.Record, lost func(error)) {
+	e, err := newEntry(rec)
+	switch {
+	case err != nil:
+		lost(fmt.Errorf("encode a record: %w", err))
+		return
+	case e.typ != frameRecord:
+		lost(fmt.Errorf("a record of the type %s has to be waited for", rec.Type))
+		return
+	case e.bytes() > l.cfg.maxRecordBytes():
+		lost(fmt.Errorf("a record of the type %s needs %d bytes and may have %d", rec.Type, e.bytes(), l.cfg.maxRecordBytes()))
+		return
+	}
+	e.lost = lost
+	select {
+	case <-l.stopped:
+		lost(unavailable(errStopped))
+		return
+	default:
+	}
+	select {
+	case l.queue <- e:
+	default: // the writer is far behind
+		lost(unavailable(errBehind))
+	}
+}
+
 // append writes e as Append does.
 func (l *Log) append(ctx context.Context, e *entry) (seq uint64, err error) {
 	e.reserve = min(e.reserve, l.cfg.maxReserveBytes())

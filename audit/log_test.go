@@ -70,6 +70,14 @@ func decided(n int, effect execution.Effect) execution.Record {
 	}
 }
 
+// started returns the beginning of the execution that record seq opened.
+func started(n int, seq uint64) execution.Record {
+	return execution.Record{
+		Type: execution.RecordStarted, Execution: fmt.Sprintf("ex_%026d", n),
+		Started: &execution.Started{DecidedSeq: seq, Start: execution.StartWarm},
+	}
+}
+
 // ended returns the end of the execution that record seq opened.
 func ended(n int, seq uint64) execution.Record {
 	code := 0

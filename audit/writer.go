@@ -27,6 +27,7 @@ type writer struct {
 	buf     []byte
 	group   []*entry // what buf holds
 	pending []*entry // what serve took
+	later   []*entry // what nobody waits for, until the next batch
 	open    map[uint64]opened
 	// reserved is what the open decisions keep; promised is what those in group
 	// will.
@@ -71,16 +72,17 @@ func (w *writer) run(ctx context.Context) {
 	for {
 		select {
 		case e := <-w.log.queue:
-			w.serve(e)
+			w.receive(e)
 		case <-w.spaceChanged:
 			w.noteFull()
 		case ask := <-w.asks:
 			ask()
 		case <-heal.C:
 			// A fault is mended without waiting for a record, because a gateway
-			// that is not ready has none to write. What the log itself owes is
-			// written here too, where no other record takes it along.
-			if w.mended() && len(w.orphans) > 0 {
+			// that is not ready has none to write. What the log itself owes,
+			// and what nobody waits for, is written here too, where no other record
+			// takes it along.
+			if w.mended() && len(w.orphans)+len(w.later) > 0 {
 				w.serve(nil)
 			}
 			w.beat()
@@ -100,17 +102,29 @@ func (w *writer) drain() bool {
 		return true
 	default:
 	}
-	if owed := len(w.orphans); owed > 0 {
+	if owed := len(w.orphans) + len(w.later); owed > 0 {
 		w.serve(nil)
 		return len(w.orphans) < owed
 	}
 	return false
 }
 
+// receive serves e, or keeps it for the next batch where nobody waits for it.
+func (w *writer) receive(e *entry) {
+	if e.lost == nil || len(w.later) >= maxBatchRecords/2 {
+		w.serve(e)
+		return
+	}
+	w.later = append(w.later, e)
+}
+
 // serve takes what is queued, beginning with first, and writes it.
 func (w *writer) serve(first *entry) {
 	w.pending = append(w.pending[:0], w.orphans...)
 	w.orphans = w.orphans[:0]
+	w.pending = append(w.pending, w.later...)
+	clear(w.later)
+	w.later = w.later[:0]
 	if first != nil {
 		w.pending = append(w.pending, first)
 	}
@@ -199,6 +213,9 @@ func (w *writer) refuse(e *entry, cause error) {
 		return
 	}
 	e.answer(0, unavailable(cause))
+	if e.lost != nil {
+		e.lost(e.err)
+	}
 }
 
 // commit makes the batch durable and answers everybody in it. The error is for

@@ -30,6 +30,9 @@ func (b *Broker) Call(ctx context.Context, job execution.Job) execution.Result {
 	b.counts.active.Add(1)
 	defer b.counts.active.Add(-1)
 
+	if job.Started != nil {
+		job.Started(execution.StartCall)
+	}
 	d, code := b.openTo(job)
 	i := &intercepted{
 		broker: b, ended: within.Err, job: job, account: a, to: d, tls: true, code: code,

@@ -30,6 +30,9 @@ type Job struct {
 	Env      map[string]string
 	// Exposed are the credentials that the program itself is given.
 	Exposed []Exposed
+	// Started is told once, and before the execution is over, that the program has
+	// begun: by who runs it, which it must not hold up. nil: nobody wants to know.
+	Started func(Start)
 	// Events is told what the program does, in order, by one goroutine at a
 	// time; nil where nobody listens. While it does not return nothing more is
 	// taken from the program, which then waits; its error ends the program, and

@@ -16,6 +16,7 @@ type RecordType string
 // The types of records written so far.
 const (
 	RecordDecided              RecordType = "decided"
+	RecordStarted              RecordType = "started" // not waited for, but before the end
 	RecordEnded                RecordType = "ended"
 	RecordSession              RecordType = "session"
 	RecordAuthenticationFailed RecordType = "authentication_failed"
@@ -66,6 +67,7 @@ type Record struct {
 	TraceID   string     `json:"trace_id,omitempty"`
 
 	Decided              *Decided              `json:"decided,omitempty"`
+	Started              *Started              `json:"started,omitempty"`
 	Ended                *Ended                `json:"ended,omitempty"`
 	Session              *SessionChange        `json:"session,omitempty"`
 	AuthenticationFailed *AuthenticationFailed `json:"authentication_failed,omitempty"`

@@ -3,7 +3,7 @@ package execution
 // RecordTypes lists every type of record.
 func RecordTypes() []RecordType {
 	return []RecordType{
-		RecordDecided, RecordEnded, RecordSession, RecordAuthenticationFailed, RecordPolicyActivated, RecordPolicyRefused,
+		RecordDecided, RecordStarted, RecordEnded, RecordSession, RecordAuthenticationFailed, RecordPolicyActivated, RecordPolicyRefused,
 		RecordKeyCreated, RecordKeyRevoked, RecordApprovalRequested, RecordApprovalApproved, RecordApprovalDenied,
 		RecordApprovalExpired, RecordApprovalVoided, RecordPolicyFlip, RecordReplayDiffers, RecordLeaseIssued,
 		RecordLeaseRevoked, RecordEgressDecided, RecordEgressEnded, RecordGap, RecordAuditKeyRotated,

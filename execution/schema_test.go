@@ -146,6 +146,7 @@ func TestRecordSchemaHasEveryConstant(t *testing.T) {
 		"Effect":        property("decision", "effect"),
 		"Action":        property("decided", "action"),
 		"Outcome":       property("ended", "outcome"),
+		"Start":         property("started", "start"),
 		"SessionEvent":  property("session_change", "what"),
 		"SessionEnd":    property("session_change", "reason"),
 		"Inject":        property("credential", "inject"),

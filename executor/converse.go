@@ -15,6 +15,7 @@ type conversation struct {
 	e      *Executor
 	sb     *sandbox
 	job    execution.Job
+	how    execution.Start
 	output *output
 	feed   *feed
 	// carrying is what the program sends out; nil where it has no network.
@@ -37,9 +38,9 @@ type conversation struct {
 // converse sends the job, keeps its deadlines, and turns what comes back into
 // a Result. Its Session says, of any sandbox, what is left of it: the sandbox
 // may be spoken with again unless that is SessionEnded.
-func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState) (execution.Result, error) {
+func (e *Executor) converse(ctx context.Context, sb *sandbox, job execution.Job, image imageState, how execution.Start) (execution.Result, error) {
 	feed := newFeed(job.Events)
-	c := &conversation{e: e, sb: sb, job: job, began: time.Now(), feed: feed, output: newOutput(job.Grant.Limits.OutputKiB<<10, feed)}
+	c := &conversation{e: e, sb: sb, job: job, how: how, began: time.Now(), feed: feed, output: newOutput(job.Grant.Limits.OutputKiB<<10, feed)}
 	c.before, _ = readGroup(hostGroups, sb.spec.Parent, sb.id)
 	defer feed.close()
 

@@ -120,7 +120,8 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execu
 		return cancelledOr(ctx, err)
 	}
 	for {
-		sb, warm, err := e.sandboxFor(ctx, engine, job, image)
+		sb, start, err := e.sandboxFor(ctx, engine, job, image)
+		warm := start != execution.StartCold
 		if errors.Is(err, errNoMemory) {
 			return execution.Result{
 				Outcome: execution.OutcomeOutOfMemory, Usage: execution.Usage{LimitsHit: []string{"memory_mib"}},
@@ -132,7 +133,7 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execu
 			}
 			return cancelledOr(ctx, err)
 		}
-		result, err := e.use(ctx, engine, sb, job, image)
+		result, err := e.use(ctx, engine, sb, job, image, start)
 		if warm && errors.Is(err, errNotBegun) && ctx.Err() == nil {
 			e.stats.discards[discardDied].Add(1)
 			continue // it died between the claim and the program's start: nothing was run
@@ -142,32 +143,32 @@ func (e *Executor) Execute(ctx context.Context, job execution.Job) (result execu
 	}
 }
 
-// sandboxFor takes a sandbox that is up (warm), or makes one: where the grant
+// sandboxFor takes a sandbox that is up, or makes one (StartCold): where the grant
 // allows it, one that the owner's next job can have.
-func (e *Executor) sandboxFor(ctx context.Context, engine *engine, job execution.Job, image imageState) (sb *sandbox, warm bool, err error) {
+func (e *Executor) sandboxFor(ctx context.Context, engine *engine, job execution.Job, image imageState) (sb *sandbox, start execution.Start, err error) {
 	s := spec{
 		Gateway: e.cfg.Gateway, Execution: job.ID, Deadline: e.deadline(job), Grant: job.Grant,
 		Profile: sealed, Parent: e.parentOf(engine, job.Owner.Tenant), Image: image.facts, Engine: engine.facts,
 	}
 	if sb := e.reused.claim(ctx, job, image); sb != nil {
-		return sb, true, nil
+		return sb, execution.StartReuse, nil
 	}
 	if e.reused.reserve(job) {
 		sb, err = e.reused.open(ctx, engine, s, job, image)
-		return sb, false, err
+		return sb, execution.StartCold, err
 	}
 	if sb := e.pool.claim(ctx, job, image, s.Deadline); sb != nil {
-		return sb, true, nil
+		return sb, execution.StartWarm, nil
 	}
 	began := time.Now()
 	sb, err = e.open(ctx, engine, s)
 	e.stats.built(ctx, buildExecution, began, err)
-	return sb, false, err
+	return sb, execution.StartCold, err
 }
 
 // use runs the job in a sandbox, which is then discarded, or cleaned for another
 // job of the same owner.
-func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job execution.Job, image imageState) (result execution.Result, err error) {
+func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job execution.Job, image imageState, start execution.Start) (result execution.Result, err error) {
 	left := execution.SessionEnded // also where it panics
 	defer func() {
 		switch {
@@ -181,7 +182,7 @@ func (e *Executor) use(ctx context.Context, engine *engine, sb *sandbox, job exe
 			e.retire(sb)
 		}
 	}()
-	result, err = e.converse(ctx, sb, job, image)
+	result, err = e.converse(ctx, sb, job, image, start)
 	if err != nil {
 		e.engines.doubt(context.WithoutCancel(ctx), engine, err)
 	}

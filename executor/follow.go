@@ -51,6 +51,9 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 			if frame.Type == wire.FrameStarted {
 				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
 				c.ending.began = time.Now()
+				if c.job.Started != nil {
+					c.job.Started(c.how)
+				}
 				c.feed.begin()
 				if c.stopWanted {
 					c.stop(clock)

@@ -193,7 +193,7 @@ func TestHostileAgent(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			began := time.Now()
-			r, err := e.converse(t.Context(), sb, job, imageState{})
+			r, err := e.converse(t.Context(), sb, job, imageState{}, execution.StartCold)
 			runtime.ReadMemStats(&after)
 			if took := time.Since(began); took > 7*time.Second {
 				t.Errorf("took %s", took)

@@ -130,7 +130,7 @@ func (e *Executor) executeInSession(ctx context.Context, job execution.Job) (exe
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ended, cancel)()
-	result, err := e.converse(ctx, s.sb, job, s.image)
+	result, err := e.converse(ctx, s.sb, job, s.image, execution.StartSession)
 	closed := s.ended.Err() != nil // by its owner, not for what has come of it
 	if result.Session == execution.SessionEnded {
 		e.lose(s)

@@ -176,6 +176,8 @@ func (p producer) event(r *execution.Record) ocsfEvent {
 		Actor: actorOf(r), Unmapped: exported{p.log, r},
 	}
 	switch {
+	case r.Started != nil:
+		p.started(&e, r)
 	case r.Ended != nil:
 		p.ended(&e, r)
 	case r.AuthenticationFailed != nil:
@@ -200,10 +202,10 @@ func actorOf(r *execution.Record) *ocsfActor {
 	return &ocsfActor{User: user}
 }
 
-// ended makes e the end of a process: an execution is one, with whatever it starts.
-func (p producer) ended(e *ocsfEvent, r *execution.Record) {
+// processActivity makes e something that a process did: an execution is one, with whatever it
+// starts.
+func (p producer) processActivity(e *ocsfEvent, r *execution.Record) {
 	e.CategoryUID, e.CategoryName, e.ClassUID, e.ClassName = 1, "System Activity", ocsfProcessActivity, "Process Activity"
-	e.ActivityID, e.ActivityName = 2, "Terminate"
 	host := p.host
 	if host == "" {
 		host = "unknown"
@@ -213,6 +215,18 @@ func (p producer) ended(e *ocsfEvent, r *execution.Record) {
 	if e.Process.UID == "" {
 		e.Process.UID = "unknown"
 	}
+}
+
+func (p producer) started(e *ocsfEvent, r *execution.Record) {
+	p.processActivity(e, r)
+	e.ActivityID, e.ActivityName = 1, "Launch"
+	e.StatusID, e.StatusCode = ocsfSuccess, string(r.Started.Start)
+	e.Message = "execution started: " + string(r.Started.Start)
+}
+
+func (p producer) ended(e *ocsfEvent, r *execution.Record) {
+	p.processActivity(e, r)
+	e.ActivityID, e.ActivityName = 2, "Terminate"
 	wall := r.Ended.Usage.WallMS
 	e.Duration, e.ExitCode = &wall, r.Ended.ExitCode
 	e.StatusID, e.StatusCode = ocsfFailure, string(r.Ended.Outcome)

@@ -154,6 +154,7 @@ func samples() map[string]execution.Record {
 	}
 	bodies := map[execution.RecordType]execution.Record{
 		execution.RecordDecided:              {Execution: "ex", Principal: principal, RequestID: "r", Decided: decision(execution.EffectAllow)},
+		execution.RecordStarted:              {Execution: "ex", Principal: principal, Started: &execution.Started{DecidedSeq: 1, Start: execution.StartWarm, WaitMS: 4}},
 		execution.RecordEnded:                {Execution: "ex", Principal: principal, Ended: &execution.Ended{Outcome: execution.OutcomeExited, ExitCode: &code, Usage: execution.Usage{WallMS: 12}}},
 		execution.RecordSession:              {Principal: principal, Session: &execution.SessionChange{ID: "s", What: execution.SessionOpened}},
 		execution.RecordAuthenticationFailed: {AuthenticationFailed: &execution.AuthenticationFailed{Reason: "expired", KeyID: "key-1", Remote: "[2001:db8::1]:4711"}},

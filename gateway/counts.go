@@ -21,6 +21,7 @@ type Counts struct {
 	Drained      uint64 // refused because the gateway was shutting down
 	EngineFailed uint64 // allowed, and failed by us
 	AuditFailed  uint64 // refused, or withheld, because a record could not be written
+	StartsLost   uint64 // beginnings of executions that could not be recorded
 	RevokeFailed uint64 // leases that could not be taken back at once
 
 	// Decisions are those that are recorded, Ended the executions that were allowed
@@ -99,7 +100,7 @@ func (t *tally[K]) copyTo(m map[K]uint64) {
 }
 
 type counters struct {
-	started, denied, saturated, drained, engineFailed, auditFailed, revokeFailed atomic.Uint64
+	started, denied, saturated, drained, engineFailed, auditFailed, startsLost, revokeFailed atomic.Uint64
 
 	decisions tally[Decided]
 	ends      tally[Ended]
@@ -155,6 +156,7 @@ func (s *Service) Counts() Counts {
 		Drained:      s.counters.drained.Load(),
 		EngineFailed: s.counters.engineFailed.Load(),
 		AuditFailed:  s.counters.auditFailed.Load(),
+		StartsLost:   s.counters.startsLost.Load(),
 		RevokeFailed: s.counters.revokeFailed.Load(),
 	}
 }

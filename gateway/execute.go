@@ -127,7 +127,7 @@ func (s *Service) judge(ctx context.Context, call Call, action execution.Action,
 		s.counters.auditFailed.Add(1)
 		return Response{ID: question.ID}, recordErr
 	}
-	response.Records = append(response.Records, decided)
+	response.Records, response.decided = append(response.Records, decided), time.Now()
 	if hold.any() {
 		hold.in = decidedInput(decided, call, question, response.Decision)
 	}
@@ -236,6 +236,7 @@ func (s *Service) carry(ctx context.Context, call Call, allowed Response, place 
 	if call.tool != nil {
 		job.Tool, job.Call = call.tool.Name, call.tool.makes
 	}
+	job.Started = s.beginning(call, allowed)
 	tell, rest := allowed.duties.events(call.Events)
 	if tell != nil {
 		job.Events = s.guarded(tell)

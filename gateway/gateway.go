@@ -97,6 +97,11 @@ type Recorder interface {
 	// Append returns the record's sequence number once the record is durable. It
 	// returns when ctx ends, whatever the disk does.
 	Append(ctx context.Context, r execution.Record) (uint64, error)
+	// AppendLater takes r without waiting for the disk: it is durable soon, and before
+	// whatever is appended after AppendLater has returned. lost is called, at most
+	// once and perhaps by another goroutine, which it must not hold up, where r is not
+	// written after all.
+	AppendLater(r execution.Record, lost func(error))
 }
 
 // Stored is an execution as it is remembered.

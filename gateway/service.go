@@ -178,6 +178,7 @@ type Response struct {
 	binding  *execution.ApprovalBinding // of what awaits approval
 	duties   duties                     // of what is allowed
 	Records  []uint64                   // sequence numbers: of the decision, then of the end
+	decided  time.Time                  // when the decision was durable
 }
 
 // Recall counts what was allowed, and what ended, in an earlier life of the gateway,

@@ -84,6 +84,8 @@ func whatOf(r execution.Record) string {
 			words = append(words, fmt.Sprintf("%s:%d", to.Host, to.Port))
 		}
 		return strings.TrimSpace(strings.Join(append(words, d.Tools...), " "))
+	case r.Started != nil:
+		return fmt.Sprintf("after %d ms", r.Started.WaitMS)
 	case r.Ended != nil:
 		return fmt.Sprintf("%d ms, cpu %d ms, %d MiB", r.Ended.Usage.WallMS, r.Ended.Usage.CPUMS, r.Ended.Usage.PeakMemoryMiB)
 	case r.Session != nil:
@@ -132,6 +134,8 @@ func resultOf(r execution.Record) string {
 			return string(effect) + " " + r.Decided.Decision.Reasons[0].Code
 		}
 		return string(r.Decided.Decision.Effect)
+	case r.Started != nil:
+		return string(r.Started.Start)
 	case r.Ended != nil:
 		if r.Ended.ExitCode != nil {
 			return fmt.Sprintf("%s %d", r.Ended.Outcome, *r.Ended.ExitCode)

@@ -92,7 +92,7 @@ type toolAnswer struct {
 func wantRequestStory(t *testing.T, l *lending, id string) {
 	t.Helper()
 	want := []execution.RecordType{
-		execution.RecordDecided, execution.RecordEgressDecided, execution.RecordLeaseIssued,
+		execution.RecordDecided, execution.RecordStarted, execution.RecordEgressDecided, execution.RecordLeaseIssued,
 		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
 	}
 	if story := l.story(id); !slices.Equal(story, want) {
@@ -241,7 +241,7 @@ result = {
 
 	wantRequestStory(t, l, first.ID)
 	wantRequestStory(t, l, second.ID)
-	if story := l.story(sum.ID); !slices.Equal(story, []execution.RecordType{execution.RecordDecided, execution.RecordEnded}) {
+	if story := l.story(sum.ID); !slices.Equal(story, []execution.RecordType{execution.RecordDecided, execution.RecordStarted, execution.RecordEnded}) {
 		t.Errorf("of the sum the log tells %v", story)
 	}
 	var calls []string

@@ -88,7 +88,7 @@ func (l *lending) story(id string) (story []execution.RecordType) {
 func (l *lending) wantStory(t *testing.T, id string) {
 	t.Helper()
 	want := []execution.RecordType{
-		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordEgressDecided,
+		execution.RecordDecided, execution.RecordLeaseIssued, execution.RecordStarted, execution.RecordEgressDecided,
 		execution.RecordEgressEnded, execution.RecordLeaseRevoked, execution.RecordEnded,
 	}
 	if story := l.story(id); !slices.Equal(story, want) {

@@ -88,7 +88,7 @@ type metrics struct {
 	discards, reused, reuses, failedCleanings          family
 	sessions                                           family
 	approvals, webhooks                                family
-	auditRecords, auditSigned, auditFailed             family
+	auditRecords, auditSigned, auditFailed, startsLost family
 	auditWitnessed, witnessFailures                    family
 	auditSegments, auditBytes                          family
 	auditRemoved, auditOldest                          family
@@ -140,6 +140,7 @@ func newMetrics(p parts) *metrics {
 	m.auditBytes = m.gauge("audit_bytes", "What the files of the audit log take up.")
 	m.auditRemoved = m.counter("audit_segments_removed_total", "Files of the audit log that retention removed.")
 	m.auditOldest = m.gauge("audit_oldest_record", "Number of the oldest record that is kept.")
+	m.startsLost = m.counter("audit_starts_lost_total", "Executions that ran without a record of their beginning, because it could not be written.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
 
 	m.auditWitnessed = m.gauge("audit_witnessed_records", "Records in the last checkpoint that a witness has kept since the start.", "witness")
@@ -299,6 +300,7 @@ func (m *metrics) ofService(r readings, n gateway.Counts) {
 		r.value(m.executions, float64(count), string(ended.Outcome), start)
 	}
 	r.value(m.auditFailed, float64(n.AuditFailed))
+	r.value(m.startsLost, float64(n.StartsLost))
 }
 
 func (m *metrics) ofExecutor(r readings, s executor.Stats) {

@@ -99,7 +99,7 @@ func filled() *figures {
 			Executions: map[string]executor.Histogram{executor.StartWarm: h},
 		},
 		counts: gateway.Counts{
-			Running: 1, Queued: 2, AuditFailed: 3,
+			Running: 1, Queued: 2, AuditFailed: 3, StartsLost: 30,
 			Decisions: map[gateway.Decided]uint64{{Action: execution.ActionExecute, Effect: execution.EffectDeny}: 4},
 			Ended:     map[gateway.Ended]uint64{{Outcome: execution.OutcomeExited, Warm: true}: 5},
 			Refused:   map[string]uint64{"draining": 6},
@@ -147,7 +147,7 @@ func TestMetricsAreWhatThePartsSay(t *testing.T) {
 		`execgate_reused_sandboxes{state="busy"}`:                                                         1,
 		`execgate_reused_sandboxes{state="idle"}`:                                                         2,
 		`execgate_reuses_total`:                                                                           3, `execgate_cleaning_failures_total`: 4, `execgate_sessions`: 5,
-		`execgate_audit_records_total`: 7, `execgate_audit_signed_records_total`: 5, `execgate_audit_failures_total`: 3,
+		`execgate_audit_records_total`: 7, `execgate_audit_signed_records_total`: 5, `execgate_audit_failures_total`: 3, `execgate_audit_starts_lost_total`: 30,
 		`execgate_egress_connections_total{code="private_address",effect="deny"}`:           16,
 		`execgate_egress_requests_total{code="",effect="allow",status="2xx"}`:               25,
 		`execgate_egress_requests_total{code="method_not_granted",effect="deny",status=""}`: 26,

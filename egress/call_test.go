@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,16 @@ func TestCallIsCarriedAndRecorded(t *testing.T) {
 		if body != "" {
 			s.job.Call.Body = []byte(body)
 		}
+		var begun []execution.Start
+		s.job.Started = func(start execution.Start) {
+			if begun = append(begun, start); len(s.log.all()) > 0 {
+				t.Error("the beginning is told after what came of it")
+			}
+		}
 		r := s.broker.Call(t.Context(), s.job)
+		if !slices.Equal(begun, []execution.Start{execution.StartCall}) {
+			t.Errorf("told of the beginnings %q", begun)
+		}
 		if r.Outcome != execution.OutcomeExited || r.Status != 200 || r.ExitCode != nil || r.Truncated.Stdout || strings.Contains(string(r.Stdout), "Xk8/pQ") || !strings.Contains(string(r.Stdout), "[redacted]") {
 			t.Errorf("%+v: %s", r, r.Stdout)
 		}
@@ -254,6 +264,7 @@ func TestCallAfterTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := calling(t, Config{}, nil)
+	s.job.Started = func(execution.Start) { t.Error("it is told to have begun") }
 	if r := s.broker.Call(ctx, s.job); r.Outcome != execution.OutcomeCancelled || len(s.log.all()) != 0 || s.broker.Stats().Executions != 0 {
 		t.Errorf("%+v, recorded %v", r, s.log.codes())
 	}

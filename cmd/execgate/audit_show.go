@@ -19,8 +19,9 @@ func newAuditShow() *cobra.Command {
 		Use:   "show ID|SEQ",
 		Short: "Show the whole story of an execution or a session, or one record",
 		Long: `Show what the log has of an execution (ex_...) or a session (se_...) as a
-timeline: its decision with the rules that decided, leases, requests that it sent
-out, and its end, with the time that passed. With a number, show that record.`,
+timeline: its decision with the rules that decided, leases, how its program began,
+requests that it sent out, and its end, with the time that passed. With a number,
+show that record.`,
 		Example: "  execgate audit show ex_01H...\n  execgate audit show 17",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -116,6 +116,36 @@ func BenchmarkOneWriterAgainstRaw(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkBeginning measures what an execution's records take, alternately with the
+// one that nobody waits for between the others and without it.
+func BenchmarkBeginning(b *testing.B) {
+	cfg := inState(b.TempDir())
+	cfg.SegmentBytes = defaultSegmentBytes
+	l, stop := running(b, cfg)
+	var without, with []time.Duration
+	for i := 0; b.Loop(); i++ {
+		begin := time.Now()
+		seq := mustAppend(b, l, decided(i, execution.EffectAllow))
+		if i%2 == 0 {
+			mustAppend(b, l, ended(i, seq))
+			without = append(without, time.Since(begin))
+			continue
+		}
+		l.AppendLater(started(i, seq), func(err error) { b.Error(err) })
+		mustAppend(b, l, ended(i, seq))
+		with = append(with, time.Since(begin))
+	}
+	stop()
+	if len(with) == 0 {
+		return // the first of a run by time is alone
+	}
+	mo, mw := quantile(without, 0.5), quantile(with, 0.5)
+	b.ReportMetric(float64(mo.Nanoseconds())/1e3, "without-µs")
+	b.ReportMetric(float64(mw.Nanoseconds())/1e3, "with-µs")
+	b.ReportMetric(float64(mw)/float64(mo), "ratio-p50")
+	b.ReportMetric(0, "ns/op")
+}
+
 // BenchmarkVerify measures checking a cold copy.
 func BenchmarkVerify(b *testing.B) {
 	cfg, verifier := largeLog(b)

@@ -27,6 +27,8 @@ func RotateKey(ctx context.Context, cfg Config) (old, new string, err error) {
 	if err != nil {
 		return "", "", err
 	}
+	// The record of the rotation must be the log's last: nothing else is written.
+	cfg.RetainAge, cfg.DropExported, cfg.Heartbeat = 0, false, 0
 	if _, err := cfg.FileSystem.Identify(filepath.Join(cfg.KeyDir, keyName)); err != nil {
 		return "", "", fmt.Errorf("rotate the audit log's key: there is none yet: %w", err)
 	}

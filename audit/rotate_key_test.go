@@ -34,6 +34,25 @@ func filled(t testing.TB, cfg Config, n int) string {
 	return l.Verifier()
 }
 
+// Retention does not get between the record of a rotation and its checkpoint: it waits
+// for the gateway.
+func TestARotationWritesNothingElse(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	grow(t, l, 10)
+	stop()
+	cfg.MaxBytes, cfg.DropExported, cfg.Heartbeat = 4*minSegmentBytes, true, 1
+	before := len(segments(t, cfg))
+	old, _ := mustRotate(t, cfg)
+	for range 20 {
+		mustRotate(t, cfg)
+	}
+	if after := len(segments(t, cfg)); after != before {
+		t.Errorf("%d segments are left of %d", after, before)
+	}
+	mustVerify(t, cfg, old)
+}
+
 // Whoever trusts any key that the log had can check all of it, and every proof.
 func TestEachKeyChecksTheWholeLog(t *testing.T) {
 	cfg := folders(t)

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -62,8 +64,8 @@ func recent(dir string, since time.Time, wanted func(frame) bool) iter.Seq2[exec
 				}
 				return nil
 			})
-			if err == errStop || err == nil && earlier {
-				return
+			if err == errStop || err == nil && earlier || errors.Is(err, fs.ErrNotExist) {
+				return // what is not there retention removed meanwhile, with all before it
 			}
 			if err != nil {
 				yield(execution.Record{}, fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err))

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +59,23 @@ func TestRecent(t *testing.T) {
 	}
 	if decisions != 30 {
 		t.Errorf("%d decisions, want 30: those that deny too", decisions)
+	}
+	// Retention removes what is still to be read.
+	before := 0
+	for _, err := range Recent(cfg.Dir, begin) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before++; before == 1 {
+			for all := segments(t, cfg); len(all) > 2; all = all[1:] {
+				if err := os.Remove(filepath.Join(cfg.Dir, segmentName(all[0]))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if before == 0 || before == 80 {
+		t.Errorf("%d records beside retention", before)
 	}
 	if got := read(begin.Add(time.Hour)); got != nil {
 		t.Errorf("%d records of the future", len(got))

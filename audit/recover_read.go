@@ -62,10 +62,13 @@ func (r *recovery) read() error {
 			return err
 		}
 	}
-	if first := r.links[0]; first.header.tree.size > r.replay.kept {
-		return r.damaged(segmentName(first.header.prev), errors.New("offset 0: the segment is missing, and was not removed by retention"))
+	first := r.links[0].header
+	if first.tree.size > r.replay.kept {
+		return r.damaged(segmentName(first.prev), errors.New("offset 0: the segment is missing, and was not removed by retention"))
 	}
-	r.log.recorded, r.log.writer.kept = r.replay.kept, r.replay.kept
+	// A header is not signed: what it alone says is recorded is recorded again before
+	// anything is removed for it.
+	r.log.recorded, r.log.writer.kept = max(first.tree.size, r.replay.recorded), r.replay.kept
 	return nil
 }
 

@@ -32,6 +32,9 @@ type replay struct {
 	openUnknown bool
 	// kept is the number from which retention left the log, as the records have it.
 	kept uint64
+	// recorded is the same by the records that were followed alone, without what
+	// the header says where the replay began.
+	recorded uint64
 
 	records, decided, ended, gaps, voids uint64
 	// again counts ends of decisions that are not open: ended twice, or unknown.
@@ -91,7 +94,7 @@ func (p *replay) add(segment uint64, b *batch) error {
 			if f.ref() > f.seq {
 				return bad("record %d says that records up to %d, after it, are removed", f.seq, f.ref())
 			}
-			p.kept = max(p.kept, f.ref())
+			p.kept, p.recorded = max(p.kept, f.ref()), max(p.recorded, f.ref())
 		case frameOpen:
 			p.decided++
 			p.open[f.seq] = place{segment, b.offset}

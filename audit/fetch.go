@@ -31,20 +31,6 @@ func IDOf(dir string) (string, error) {
 	return "", fmt.Errorf("%s is not the folder of an audit log: it has no segment that can be read", dir)
 }
 
-// Oldest returns the first number that the log in dir has not given up.
-func Oldest(dir string) (uint64, error) {
-	links, err := chain(osFileSystem{}, dir)
-	if err != nil {
-		return 0, err
-	}
-	for _, l := range links {
-		if l.fault == nil {
-			return l.header.tree.size, nil
-		}
-	}
-	return 0, nil
-}
-
 // fetchedAtOnce is how many records are looked for before it is asked how large they are.
 const fetchedAtOnce = 32
 

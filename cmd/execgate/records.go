@@ -107,7 +107,7 @@ const (
 	indexInterval = 50 * time.Millisecond
 	indexBatch    = 2000
 	indexAgain    = 5 * time.Second // after a failure
-	forgetEvery   = time.Minute
+	forgetEvery   = time.Second
 )
 
 // run adds what the log has to the index, until ctx ends. Requests never wait for it.
@@ -165,17 +165,17 @@ func (r *records) read(ctx context.Context, to chan<- []execution.Record) error 
 
 // add adds what comes, until there is no more.
 func (r *records) add(ctx context.Context, from <-chan []execution.Record) error {
+	var forgotten uint64 // numbers below it
 	var forgot time.Time
 	watch := time.NewTicker(time.Second) // for damage that readers find
 	defer watch.Stop()
 	for {
-		if time.Since(forgot) > forgetEvery {
-			oldest, err := audit.Oldest(r.dir)
-			if err != nil {
-				return err
-			}
-			if err := r.index.Forget(ctx, oldest); err != nil {
-				return err
+		if time.Since(forgot) >= forgetEvery {
+			if gone := min(r.log.Held().Oldest, r.index.Next()); gone > forgotten {
+				if err := r.index.Forget(ctx, gone); err != nil {
+					return err
+				}
+				forgotten = gone
 			}
 			forgot = time.Now()
 		}

@@ -40,6 +40,8 @@ const maxPageBytes = 8 << 20
 
 // Find implements gateway.Records.
 func (r *records) Find(ctx context.Context, q execution.RecordQuery) (execution.RecordPage, error) {
+	// The index may still have what retention removed: a page of that would be empty.
+	q.Filter.From = max(q.Filter.From, r.log.Held().Oldest)
 	found, err := r.index.Search(ctx, q)
 	if err != nil {
 		return execution.RecordPage{}, err

@@ -16,14 +16,16 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
+// auditScale is read before TestMain removes what the program does not know.
+var auditScale = os.Getenv("EXECGATE_AUDIT_SCALE")
+
 // indexScale is how many records TestScaleOfTheIndex writes: few in make test, and as
 // many as EXECGATE_AUDIT_SCALE says in make bench.
 func indexScale(t *testing.T) int {
-	text := os.Getenv("EXECGATE_AUDIT_SCALE")
-	if text == "" {
+	if auditScale == "" {
 		return 20_000
 	}
-	n, err := strconv.Atoi(text)
+	n, err := strconv.Atoi(auditScale)
 	must(t, err)
 	return n
 }

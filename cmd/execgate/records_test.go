@@ -234,6 +234,9 @@ func TestWhatIsGivenUpIsForgotten(t *testing.T) {
 	}
 	last := i.append(t, "acme", "ex_last")
 	i.current(t)
+	if found := i.seqs(t, "acme", true); len(found) == 0 || found[0] < i.log.Held().Oldest {
+		t.Errorf("found %v, also before it is forgotten", found)
+	}
 	var got []execution.Record
 	eventually(t, time.Minute, "what was removed is not found", func() bool {
 		var err error

@@ -60,6 +60,10 @@ type courier struct {
 	mu    sync.Mutex
 	state WitnessState
 	took  *signedCheckpoint // the last that was kept
+
+	// hanging is where the answer comes to an attempt that was given up; nil where
+	// there is none. It belongs to run.
+	hanging chan error
 }
 
 // run takes checkpoints until ctx ends, and then the newest once more.
@@ -92,9 +96,7 @@ func (c *courier) take(ctx context.Context, timeout time.Duration) error {
 	if newest == nil || newest == c.took {
 		return nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err := c.witness.Keep(bounded, newest.text)
+	err := c.keep(ctx, newest.text, timeout)
 	if err != nil && ctx.Err() != nil {
 		return err // the log stops, and tries once more
 	}
@@ -113,6 +115,30 @@ func (c *courier) take(ctx context.Context, timeout time.Duration) error {
 		logger.Info("audit log witness keeps checkpoints again", "witness", c.witness.Name(), "records", newest.size)
 	}
 	return err
+}
+
+// keep has the witness keep a checkpoint, and waits no longer than timeout, also for
+// one that ignores its context, as a file on a mount that is gone. Such an attempt
+// goes on by itself, and no other is begun before it ends.
+func (c *courier) keep(ctx context.Context, text []byte, timeout time.Duration) error {
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if c.hanging != nil {
+		select {
+		case <-c.hanging:
+		case <-bounded.Done():
+			return fmt.Errorf("it does not answer: %w", bounded.Err())
+		}
+	}
+	c.hanging = make(chan error, 1)
+	go func(answer chan<- error) { answer <- c.witness.Keep(bounded, text) }(c.hanging)
+	select {
+	case err := <-c.hanging:
+		c.hanging = nil
+		return err
+	case <-bounded.Done():
+		return fmt.Errorf("it does not answer: %w", bounded.Err())
+	}
 }
 
 // Witnesses returns how the witnesses do.
@@ -138,18 +164,7 @@ func (l *Log) startCouriers() (stop func()) {
 	}
 	return func() {
 		cancel()
-		if len(l.couriers) == 0 {
-			return
-		}
-		done := make(chan struct{})
-		go func() { all.Wait(); close(done) }()
-		late := time.NewTimer(lastWitnessing + time.Second)
-		defer late.Stop()
-		select {
-		case <-done:
-		case <-late.C:
-			l.cfg.Logger.Warn("audit log witness hangs, the log stops without it")
-		}
+		all.Wait()
 	}
 }
 

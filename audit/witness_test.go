@@ -145,6 +145,51 @@ func TestWitnessGetsTheNewestCheckpoint(t *testing.T) {
 	})
 }
 
+// stuck is a witness that ignores its context.
+type stuck struct {
+	keeper
+	release chan struct{}
+}
+
+func (s *stuck) Keep(ctx context.Context, checkpoint []byte) error {
+	<-s.release
+	return s.keeper.Keep(ctx, checkpoint)
+}
+
+// That a witness hangs shows, also where it cannot be called off; it is not asked again
+// meanwhile, and the log stops without it.
+func TestAWitnessThatIgnoresItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, k := folders(t), &stuck{release: make(chan struct{})}
+		cfg.Witnesses = []Witness{k}
+		l, stop := running(t, cfg)
+		fill(t, l, 1)
+		time.Sleep(10 * time.Minute) // of the bubble's clock
+		synctest.Wait()
+		if state := l.Witnesses()[0]; state.Err == nil || state.Failures < 10 || state.Size != 0 {
+			t.Errorf("its state is %+v", state)
+		}
+		close(k.release)
+		time.Sleep(2 * maxWitnessPause)
+		synctest.Wait()
+		if state := l.Witnesses()[0]; state.Err != nil || state.Size != 2 {
+			t.Errorf("it answers again, and its state is %+v", state)
+		}
+		if n := k.set(false, false); n != 2 {
+			t.Errorf("it was asked %d times", n)
+		}
+		k.release = make(chan struct{})
+		fill(t, l, 1)
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		stop()
+		if waited := time.Since(begun); waited > 2*lastWitnessing {
+			t.Errorf("the stop took %v", waited)
+		}
+		close(k.release) // what hangs ends with the bubble
+	})
+}
+
 // A log stops although a witness hangs, and the next life makes up for it.
 func TestStopDoesNotWaitForAWitnessThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,23 +44,6 @@ func (l *Log) Follow(ctx context.Context, from uint64) iter.Seq2[[]execution.Rec
 	}
 }
 
-// ReadFrom yields the records of the log in dir from number from on, in order and a
-// batch at a time, as Read does otherwise. It reads no segment that ends before.
-func ReadFrom(dir string, from uint64) iter.Seq2[[]execution.Record, error] {
-	return func(yield func([]execution.Record, error) bool) {
-		err := readLinks(dir, from, func(_ link, b *batch) error {
-			records, err := recordsOf(b, from)
-			if err == nil && len(records) > 0 && !yield(records, nil) {
-				return errStop
-			}
-			return err
-		})
-		if err != nil && err != errStop {
-			yield(nil, err)
-		}
-	}
-}
-
 // linkOf is the index of the segment that has number seq, or would: the last that
 // begins at or before it, else the first. A segment that cannot be read begins nowhere.
 func linkOf(links []link, seq uint64) int {

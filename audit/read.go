@@ -32,80 +32,83 @@ func recordOf(f frame) (execution.Record, error) {
 // with file and offset. A last batch that is torn ends it without an error.
 func Read(dir string) iter.Seq2[execution.Record, error] {
 	return func(yield func(execution.Record, error) bool) {
-		p := replay{unhashed: true}
-		var current uint64
-		err := readLinks(dir, 0, func(l link, b *batch) error {
-			if l.index != current {
-				p.begin(l.header)
-				current = l.index
+		for batch, err := range ReadFrom(dir, 0) {
+			if err != nil {
+				yield(execution.Record{}, err)
+				return
 			}
-			return yieldBatch(&p, l, b, yield)
-		})
-		if err != nil && err != errStop {
-			yield(execution.Record{}, err)
+			for _, rec := range batch {
+				if !yield(rec, nil) {
+					return
+				}
+			}
 		}
 	}
 }
 
-// readLinks calls visit with every batch of the log in dir, from the segment on
-// that has number from.
-func readLinks(dir string, from uint64, visit func(link, *batch) error) error {
-	visited := false
-	for {
-		links, err := chain(osFileSystem{}, dir)
-		if err != nil {
+// ReadFrom yields the records of the log in dir from number from on, in order and a
+// batch at a time, as Read does otherwise. It reads no segment that ends before.
+func ReadFrom(dir string, from uint64) iter.Seq2[[]execution.Record, error] {
+	return func(yield func([]execution.Record, error) bool) {
+		visited := false
+		visit := func(b *batch) error {
+			visited = true
+			records, err := recordsOf(b, from)
+			if err == nil && len(records) > 0 && !yield(records, nil) {
+				return errStop
+			}
 			return err
 		}
-		first := linkOf(links, from)
-		for i := first; i < len(links); i++ {
-			l := links[i]
-			switch {
-			case l.fault != nil:
-				err = l.fault
-			case l.orphan && l.header.prev == 0:
-				err = errors.New("it says that it is the first segment, but there are others before it")
-			case l.orphan && i > 0:
-				err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
-			default:
-				err = readLink(dir, l, i == len(links)-1, func(b *batch) error {
-					visited = true
-					return visit(l, b)
-				})
+		for {
+			links, err := chain(osFileSystem{}, dir)
+			if err == nil {
+				err = readLinks(dir, links[linkOf(links, from):], visit)
+				if errors.Is(err, fs.ErrNotExist) && !visited {
+					continue // retention removed the oldest since the folder was listed
+				}
 			}
-			if err == errStop {
-				return err
+			if err != nil && err != errStop {
+				yield(nil, err)
 			}
-			if errors.Is(err, fs.ErrNotExist) && !visited {
-				break // retention removed the oldest since the folder was listed
-			}
-			if err != nil {
-				return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
-			}
-		}
-		if err == nil {
-			return nil
+			return
 		}
 	}
 }
 
-// errStop says that the consumer of an iterator wants no more.
-var errStop = errors.New("stop")
-
-func yieldBatch(p *replay, l link, b *batch, yield func(execution.Record, error) bool) error {
-	if err := p.add(l.index, b); err != nil {
-		return err
-	}
-	for _, f := range b.frames {
-		rec, err := recordOf(f)
-		if err != nil {
-			return &damage{b.offset, err}
+// readLinks calls visit with every batch of segments that follow on one another.
+func readLinks(dir string, links []link, visit func(*batch) error) error {
+	p := replay{unhashed: true}
+	for i, l := range links {
+		err := l.fault
+		switch {
+		case err != nil:
+		case l.orphan && l.header.prev == 0:
+			err = errors.New("it says that it is the first segment, but there are others before it")
+		case l.orphan && i > 0:
+			err = fmt.Errorf("the segment before it, %s, is missing", segmentName(l.header.prev))
+		case i > 0 && l.header.tree.size != p.tree.size:
+			err = fmt.Errorf("it continues a log of %d records, and there are %d before it", l.header.tree.size, p.tree.size)
+		default:
+			p.begin(l.header)
+			err = readLink(dir, l, i == len(links)-1, func(b *batch) error {
+				if err := p.add(l.index, b); err != nil {
+					return err
+				}
+				return visit(b)
+			})
 		}
-		if !yield(rec, nil) {
-			return errStop
+		if err == errStop {
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
 		}
 	}
 	return nil
 }
+
+// errStop says that the consumer of an iterator wants no more.
+var errStop = errors.New("stop")
 
 // readLink calls visit with every batch of a segment.
 func readLink(dir string, l link, last bool, visit func(*batch) error) error {

@@ -81,6 +81,31 @@ func forge(t *testing.T, cfg Config, index uint64, change func(h *segmentHeader)
 	}
 }
 
+// Readers see that a header passes over the last records of the segment before it.
+func TestReadSeesWhatAHeaderPassesOver(t *testing.T) {
+	cfg := folders(t)
+	l, stop := running(t, cfg)
+	grow(t, l, 3)
+	stop()
+	end := int64(0)
+	links, err := chain(osFileSystem{}, cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := readLink(cfg.Dir, links[1], false, func(b *batch) error { end = b.offset; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	forge(t, cfg, 3, func(h *segmentHeader) { h.prevEnd = end })
+	for _, from := range []uint64{0, links[1].header.tree.size} {
+		var last error
+		for _, last = range ReadFrom(cfg.Dir, from) {
+		}
+		if last == nil || !strings.Contains(last.Error(), segmentName(3)) || !strings.Contains(last.Error(), "before it") {
+			t.Errorf("read from %d: %v", from, last)
+		}
+	}
+}
+
 // Whoever writes into headers that retention had recorded a removal does not have the
 // gateway remove what no record names.
 func TestAForgedRemovalIsRecorded(t *testing.T) {

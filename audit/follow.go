@@ -79,7 +79,8 @@ func recordsOf(b *batch, from uint64) ([]execution.Record, error) {
 type follower struct {
 	fsys   FileSystem
 	dir    string
-	next   uint64 // number of the next record
+	next   uint64 // number of the next record that is wanted
+	at     uint64 // the numbers before it were read, or passed over where it began
 	index  uint64 // of the segment that is read; 0: none
 	file   File
 	reader *segmentReader
@@ -109,6 +110,10 @@ func (f *follower) read(size, sealed uint64) ([]execution.Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(f.dir, segmentName(f.index)), err)
 	}
+	if b.durable != f.at {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(f.dir, segmentName(f.index)), &damage{b.offset, fmt.Errorf("the batch says %d numbers came before it, but %d did", b.durable, f.at)})
+	}
+	f.at = b.next()
 	records, err := recordsOf(b, f.next)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(f.dir, segmentName(f.index)), err)
@@ -138,6 +143,9 @@ func (f *follower) open() error {
 		}
 		if err != nil {
 			return err
+		}
+		if f.index == 0 || l.header.prev != f.index {
+			f.at = l.header.tree.size // what came before is not read, or was removed
 		}
 		f.leave()
 		f.index, f.file, f.reader = l.index, file, newSegmentReader(file, l.start, l.limit)

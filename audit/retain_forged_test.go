@@ -84,6 +84,7 @@ func forge(t *testing.T, cfg Config, index uint64, change func(h *segmentHeader)
 // Readers see that a header passes over the last records of the segment before it.
 func TestReadSeesWhatAHeaderPassesOver(t *testing.T) {
 	cfg := folders(t)
+	cfg.StartBytes = -1
 	l, stop := running(t, cfg)
 	grow(t, l, 3)
 	stop()
@@ -103,6 +104,14 @@ func TestReadSeesWhatAHeaderPassesOver(t *testing.T) {
 		if last == nil || !strings.Contains(last.Error(), segmentName(3)) || !strings.Contains(last.Error(), "before it") {
 			t.Errorf("read from %d: %v", from, last)
 		}
+	}
+	l, stop = running(t, cfg)
+	defer stop()
+	var last error
+	for _, last = range l.Follow(t.Context(), 0) {
+	}
+	if last == nil || !strings.Contains(last.Error(), segmentName(3)) || !strings.Contains(last.Error(), "came before it") {
+		t.Errorf("followed: %v", last)
 	}
 }
 

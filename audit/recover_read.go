@@ -30,7 +30,9 @@ func (r *recovery) read() error {
 		}
 	}
 	r.replay.expect = append(r.replay.expect, r.witnessed...)
-	covered = min(covered, r.lastWitnessed())
+	if first := r.links[0]; first.fault == nil {
+		covered = min(covered, r.lastWitnessed(first.header.tree.size))
+	}
 	slices.SortFunc(r.replay.expect, func(a, b signedTree) int { return cmp.Compare(a.size, b.size) })
 	if r.dir == nil {
 		covered = 0 // nothing vouches for anything, which compare says

@@ -116,15 +116,20 @@ func (r *recovery) compareWitnessed(size uint64) error {
 	return nil
 }
 
-// lastWitnessed returns the size up to which the log must be read for the newest
-// checkpoint of each witness to be compared; maxSeq where there is none.
-func (r *recovery) lastWitnessed() uint64 {
+// lastWitnessed returns the size up to which the log, which begins at number first,
+// must be read for the newest checkpoint of each witness to be compared; maxSeq where
+// there is none. What retention removed can be compared with none.
+func (r *recovery) lastWitnessed(first uint64) uint64 {
 	newest := map[string]uint64{}
 	for _, stated := range r.witnessed {
 		newest[stated.file] = max(newest[stated.file], stated.size)
 	}
 	size := uint64(maxSeq)
-	for _, of := range newest {
+	for witness, of := range newest {
+		if of < first {
+			r.log.cfg.Logger.Warn("audit log witness has no checkpoint of what is kept, the log is opened without it", "witness", witness, "records", of, "oldest", first)
+			continue
+		}
 		size = min(size, of)
 	}
 	return size

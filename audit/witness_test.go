@@ -319,6 +319,45 @@ func TestWitnessOfALongLog(t *testing.T) {
 	}
 }
 
+// A witness that was dead for longer than records are kept costs no reading of all that
+// is kept: nothing there can be compared with what it has.
+func TestWitnessOfWhatIsGone(t *testing.T) {
+	cfg, k := small(t), &keeper{}
+	cfg.StartBytes = -1
+	cfg.Witnesses = []Witness{k}
+	filled(t, cfg, 1)
+	cfg.Witnesses = nil
+	l, stop := running(t, cfg)
+	grow(t, l, 5)
+	within(t, l)
+	stop()
+	cfg.MaxBytes, cfg.DropExported = 0, false
+	l, stop = running(t, cfg)
+	grow(t, l, 4)
+	stop()
+	var logged bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+	cfg.Witnesses = []Witness{k}
+	// The oldest is damaged inside, where only who reads it sees it.
+	first := filepath.Join(cfg.Dir, segmentName(segments(t, cfg)[0]))
+	data, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[20<<10] ^= 1
+	if err := os.WriteFile(first, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err = New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if !strings.Contains(logged.String(), "no checkpoint of what is kept") {
+		t.Errorf("logged: %s", &logged)
+	}
+}
+
 // A witness that hangs or answers nonsense does not keep the gateway from starting.
 func TestWitnessProvesNothingByNonsense(t *testing.T) {
 	for _, kept := range []string{"", "\x00\xff nonsense\n", "execgate/audit/00000000000000000000000000000000\n1\n", strings.Repeat("x", 3*maxCheckpointBytes)} {

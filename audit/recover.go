@@ -71,6 +71,10 @@ func (l *Log) recover() error {
 	}
 	l.proof.adopt(r.dir, r.keyDir)
 	r.provision()
+	if signed, size := l.proof.signed.Load(), r.replay.tree.size; size > signed {
+		// A stop leaves none; who can write here may have added them since.
+		l.cfg.Logger.Warn("audit log ends in records that no checkpoint covers, it signs them now: they are of the last second before a crash", "first", signed, "last", size-1)
+	}
 	// What was found is vouched for from now on. A disk that is full or fails
 	// must not keep running work from being ended, so this is not fatal.
 	_ = l.proof.write(true)

@@ -36,9 +36,10 @@ type Proof struct {
 type ProvenRecord struct {
 	Seq uint64 `json:"seq"`
 	// FrameType is 16 for a record, 17 for a decision that allows, 18 for an end,
-	// 19 for a gap.
+	// 19 for a gap, 24 for a removal by retention.
 	FrameType uint8 `json:"frame_type"`
-	// Ref is of an end the number of its decision, else 0.
+	// Ref is of an end the number of its decision, of a removal the number that the
+	// log begins with after it, else 0.
 	Ref uint64 `json:"ref"`
 	// Salt and Payload, the record's JSON, are absent where the proof is redacted.
 	// The digest is then Digest, else SHA-256 over both.

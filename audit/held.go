@@ -16,3 +16,11 @@ func (l *Log) Held() Held {
 	}
 	return h
 }
+
+// Retaining returns why segments that are not to be kept could not be removed the last
+// time; nil where they could.
+func (l *Log) Retaining() error {
+	l.health.mu.Lock()
+	defer l.health.mu.Unlock()
+	return l.health.retention
+}

@@ -46,8 +46,8 @@ func newWitnesses(cfg AuditConfig, stateDir string) (witnesses []audit.Witness, 
 	return append(witnesses, server), nil
 }
 
-// auditProber says how the log does. A witness that has not the newest checkpoints
-// is worth a warning, and no reason to take no work.
+// auditProber says how the log does. A witness that has not the newest checkpoints, and
+// old segments that cannot be removed, are worth a warning, and no reason to take no work.
 type auditProber struct{ log *audit.Log }
 
 // Ready implements gateway.Prober.
@@ -60,6 +60,9 @@ func (p auditProber) Ready(ctx context.Context) error {
 		if w.Err != nil {
 			behind = append(behind, w.Name)
 		}
+	}
+	if p.log.Retaining() != nil {
+		return gateway.Warning("the audit log cannot remove old segments, and is full some time: the gateway's log says why")
 	}
 	if len(behind) > 0 {
 		return gateway.Warning(fmt.Sprintf("the audit log's witness does not keep the latest checkpoints: %s; the gateway's log says why", strings.Join(behind, ", ")))

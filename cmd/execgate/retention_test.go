@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
 )
 
@@ -159,4 +160,32 @@ exporters: [{name: siem, type: http, url: %s/ingest}]
 	if _, err := os.Stat(filepath.Join(g.state, "audit", "0000000001.segment")); err == nil {
 		t.Error("the first segment is back")
 	}
+}
+
+// That old segments cannot be removed shows before the log is full.
+func TestReadyzWarnsOfRetention(t *testing.T) {
+	i := startIndexedLog(t, t.TempDir(), audit.Config{SegmentBytes: 64 << 10, MaxBytes: 256 << 10, DropExported: true})
+	ready := func() string {
+		if err := (auditProber{i.log}).Ready(t.Context()); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	for n := 0; i.log.Held().Removed == 0; n++ {
+		i.append(t, "acme", fmt.Sprint("ex_", n))
+	}
+	if got := ready(); got != "" {
+		t.Errorf("a log that removes what it should: %s", got)
+	}
+	inTheWay := filepath.Join(i.dir, "0000000001.segment")
+	must(t, os.MkdirAll(filepath.Join(inTheWay, "file"), 0o700))
+	for i.log.Retaining() == nil {
+		// It may be full meanwhile, and is then refused.
+		_, _ = i.log.Append(t.Context(), execution.Record{Type: execution.RecordAuthenticationFailed})
+	}
+	if got := ready(); i.log.Ready(t.Context()) == nil && !strings.Contains(got, "cannot remove old segments") {
+		t.Errorf("a log that cannot: %q", got)
+	}
+	must(t, os.RemoveAll(inTheWay))
+	eventually(t, startTimeout, "the warning ends", func() bool { return ready() == "" })
 }

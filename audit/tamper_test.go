@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/binary"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -384,45 +383,5 @@ func TestDamageBeforeALaterBatchIsNotCut(t *testing.T) {
 	}
 	if err == nil || !strings.Contains(err.Error(), segmentName(1)) {
 		t.Errorf("read: %v", err)
-	}
-}
-
-// Records that somebody adds to a log at rest, which no signature covers, are told of
-// when the log is opened: a stop leaves none.
-func TestRecordsAddedAtRestAreToldOf(t *testing.T) {
-	for _, added := range []bool{false, true} {
-		cfg := folders(t)
-		l, stop := running(t, cfg)
-		fill(t, l, 2)
-		stop()
-		if added {
-			e, err := newEntry(decided(9, execution.EffectDeny))
-			if err != nil {
-				t.Fatal(err)
-			}
-			batch := e.appendFrame(make([]byte, batchHeaderBytes), 4)
-			putBatchHeader(batch, batchHeader{first: 4, count: 1, bytes: uint32(len(batch) - batchHeaderBytes), durable: 4})
-			f, err := os.OpenFile(filepath.Join(cfg.Dir, segmentName(1)), os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			if _, err := f.WriteAt(batch, l.writer.off); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var logged bytes.Buffer
-		cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
-		l, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if durable, _ := l.Progress(); (durable == 5) != added {
-			t.Errorf("the log has %d records", durable)
-		}
-		l.Close()
-		if got := strings.Contains(logged.String(), "no checkpoint covers"); got != added {
-			t.Errorf("added %v, logged: %s", added, &logged)
-		}
 	}
 }

@@ -90,9 +90,8 @@ func newExporters(cfg Config, s *state, log *audit.Log, logger *slog.Logger) (*e
 			return nil, usage("configuration: line %d: exporters[%d].path must not lie in the state folder", e.line("path"), i)
 		}
 	}
-	id, _, _ := strings.Cut(log.Verifier(), "+") // a verifier is a name, a hash and a key
 	return export.New(export.Config{
-		Log: log, LogID: id, Dir: s.path(exportFolder), Sinks: cfg.sinks(), Version: version(), Logger: logger,
+		Log: log, LogID: log.ID(), Dir: s.path(exportFolder), Sinks: cfg.sinks(), Version: version(), Logger: logger,
 	})
 }
 

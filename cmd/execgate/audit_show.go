@@ -101,7 +101,7 @@ func showStory(w io.Writer, id string, story []execution.Record) error {
 	before := first.Time
 	for _, r := range story {
 		line := strings.TrimRight(fmt.Sprintf("%12s  +%-10s %-16s %s  %s", seconds(r.Time.Sub(first.Time)), seconds(r.Time.Sub(before)),
-			r.Type, inLine(resultOf(r)), inLine(whatOf(r))), " ")
+			inLine(string(r.Type)), inLine(resultOf(r)), inLine(whatOf(r))), " ")
 		fmt.Fprintf(&out, "%s  (%d)\n", line, r.Seq)
 		for _, detail := range detailsOf(r) {
 			fmt.Fprintf(&out, "%28s%s\n", "", inLine(detail))

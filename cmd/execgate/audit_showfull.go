@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,12 +38,7 @@ it: it is for the gateway's operator, on the gateway's machine.`,
 			if err != nil {
 				return err
 			}
-			var text bytes.Buffer
-			if err := printJSON(&text, full); err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(escapeControls(text.Bytes()))
-			return err
+			return printRecords(cmd.OutOrStdout(), full, true)
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "state folder of the gateway; it may be at work")
@@ -180,18 +174,4 @@ func readable(m store.Material) (json.RawMessage, error) {
 		output[stream] = text
 	}
 	return json.Marshal(output)
-}
-
-// escapeControls escapes what encoding/json leaves as it is and a terminal acts on: DEL
-// and the C1 controls (ECMA-48). In JSON they stand in strings alone.
-func escapeControls(text []byte) []byte {
-	var out []byte
-	for _, r := range string(text) {
-		if r >= 0x7f && r <= 0x9f {
-			out = fmt.Appendf(out, `\u%04x`, r)
-		} else {
-			out = utf8.AppendRune(out, r)
-		}
-	}
-	return out
 }

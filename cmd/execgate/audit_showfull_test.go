@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/store"
@@ -47,7 +48,7 @@ func TestShowFull(t *testing.T) {
 		}
 	}
 	digest := execution.HexSHA256([]byte(ask))
-	hold("ex_good", digest, `{"stdout":"`+b64("a\x1b[2J\u009b2J\x7f")+`","stderr":"`+b64("\xff")+`","result":null}`)
+	hold("ex_good", digest, `{"stdout":"`+b64("a\x1b[2J\u009b2J\x7f\u202e")+`","stderr":"`+b64("\xff")+`","result":"`+"\x9b"+`2J"}`)
 	hold("ex_other", execution.HexSHA256([]byte("another")), "")
 	hold("ex_old", "", "")
 	hold("ex_gone", digest, "")
@@ -56,7 +57,7 @@ func TestShowFull(t *testing.T) {
 	}
 	for id, want := range map[string][]string{
 		"ex_good": {
-			`"recorded": "matches"`, `"effect": "allow"`, `"subject": "ak_1"`, `"stdout": "a\u001b[2J\u009b2J\u007f"`, `"stderr_base64": "/w=="`,
+			`"recorded": "matches"`, `"effect": "allow"`, `"subject": "ak_1"`, `"stdout": "a\u001b[2J\u009b2J\u007f\u202e"`, `"result": "\ufffd2J"`, `"stderr_base64": "/w=="`,
 		},
 		"ex_other": {`"recorded": "input_differs"`},
 		"ex_old":   {`"recorded": "not_compared"`},
@@ -71,7 +72,7 @@ func TestShowFull(t *testing.T) {
 				t.Errorf("%s has no %s:\n%s", id, part, out.String())
 			}
 		}
-		if !json.Valid(out.Bytes()) || strings.ContainsAny(out.String(), "\x1b\x7f\u009b") {
+		if !json.Valid(out.Bytes()) || !utf8.Valid(out.Bytes()) || strings.ContainsAny(out.String(), "\x1b\x7f\u009b\u202e") {
 			t.Errorf("%s: %q", id, out.String())
 		}
 	}

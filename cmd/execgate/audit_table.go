@@ -189,6 +189,8 @@ func terminalJSON(text []byte) []byte {
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)
 		switch {
+		case r == utf8.RuneError && n == 1: // no UTF-8: a byte that a terminal may obey
+			out = append(out, `\ufffd`...)
 		case r < 0x7f || unicode.IsPrint(r):
 			out = append(out, text[:n]...)
 		case r > 0xffff:

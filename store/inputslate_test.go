@@ -41,7 +41,7 @@ func TestErasureReachesWhatIsOnItsWay(t *testing.T) {
 			early, held, other := sampleInput(1, "narrow"), sampleInput(1, "narrow"), sampleInput(2, "acme")
 			held.Seq++
 			request, output := sampleMaterial(1, "narrow", store.PartRequest), sampleMaterial(1, "narrow", store.PartOutput)
-			u.after(early.Time)
+			u.after(output.Time) // made last
 			if erased, err := u.Erase(t.Context(), which, nothing); err != nil || erased != (store.Erased{}) {
 				t.Fatalf("%+v, %v", erased, err)
 			}

@@ -229,10 +229,14 @@ func TestPagesAreBounded(t *testing.T) {
 func TestWhatIsGivenUpIsForgotten(t *testing.T) {
 	i := startIndexedLog(t, t.TempDir(), audit.Config{SegmentBytes: 64 << 10, MaxBytes: 256 << 10, DropExported: true})
 	n := 0
-	for ; i.log.Held().Removed == 0; n++ {
-		i.append(t, "acme", fmt.Sprintf("ex_%d", n))
+	for i.log.Held().Removed == 0 {
+		n++
+		i.appendSoon(t, n)
+		if n%50 == 0 {
+			i.current(t) // retention does not wait for an index
+		}
 	}
-	last := i.append(t, "acme", "ex_last")
+	last, _ := i.log.Progress()
 	i.current(t)
 	if found := i.seqs(t, "acme", true); len(found) == 0 || found[0] < i.log.Held().Oldest {
 		t.Errorf("found %v, also before it is forgotten", found)
@@ -243,15 +247,19 @@ func TestWhatIsGivenUpIsForgotten(t *testing.T) {
 		got, _, err = audit.Fetch(t.Context(), i.dir, []uint64{i.log.Held().Oldest}, 1)
 		return err == nil && len(got) == 1 && i.of(t, "acme")[0] == got[0].Execution
 	})
-	if got[0].Seq == 0 || len(i.of(t, "acme")) > int(last+1-got[0].Seq) {
+	if got[0].Seq == 0 || len(i.of(t, "acme")) > int(last-got[0].Seq) {
 		t.Errorf("the oldest is record %d, of %d %d are found", got[0].Seq, last, len(i.of(t, "acme")))
 	}
 	if _, err := i.Record(t.Context(), 0); execution.KindOf(err) != execution.KindNotFound {
 		t.Errorf("record 0: %v", err)
 	}
 	rows, _, err := i.Usage(t.Context(), execution.MeterQuery{}, 100)
-	if err != nil || len(rows) == 0 || rows[0].Denied != int64(n+1) {
-		t.Errorf("%+v (%v), want %d denied", rows, err, n+1)
+	denied := int64(0)
+	for _, row := range rows {
+		denied += row.Denied
+	}
+	if err != nil || denied != int64(n) {
+		t.Errorf("%+v (%v), want %d denied", rows, err, n)
 	}
 }
 

@@ -171,8 +171,8 @@ func TestReadyzWarnsOfRetention(t *testing.T) {
 		}
 		return ""
 	}
-	for n := 0; i.log.Held().Removed == 0; n++ {
-		i.append(t, "acme", fmt.Sprint("ex_", n))
+	for n := 1; i.log.Held().Removed == 0; n++ {
+		i.appendSoon(t, n)
 	}
 	if got := ready(); got != "" {
 		t.Errorf("a log that removes what it should: %s", got)

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/execgate/execgate/execution"
 )
 
@@ -33,8 +31,10 @@ func TestTunnelIsUnread(t *testing.T) {
 	}
 	c.Close()
 	s.carries.Wait()
-	if diff := cmp.Diff([]string{"allow", "end "}, s.log.codes()); diff != "" {
-		t.Error(diff)
+	// What a client says at its end, where its destination has closed already, may be
+	// answered with a reset.
+	if codes := s.log.codes(); len(codes) != 2 || codes[0] != "allow" || codes[1] != "end " && codes[1] != "end broken" {
+		t.Errorf("the records: %q", codes)
 	}
 }
 

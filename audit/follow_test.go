@@ -151,18 +151,14 @@ func TestFollowPassesWhatIsVoid(t *testing.T) {
 }
 
 // mustAppendSoon appends rec once the log has healed.
-func mustAppendSoon(t testing.TB, l *Log, rec execution.Record) uint64 {
+func mustAppendSoon(t testing.TB, l *Log, rec execution.Record) (seq uint64) {
 	t.Helper()
-	for {
-		seq, err := l.Append(t.Context(), rec)
-		if err == nil {
-			return seq
-		}
-		if t.Context().Err() != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(t, "the log takes no record", func() bool {
+		var err error
+		seq, err = l.Append(t.Context(), rec)
+		return err == nil
+	})
+	return seq
 }
 
 // Damage is told with file and offset, and ends it.

@@ -130,13 +130,7 @@ func TestLaterIsToldWhereItIsLost(t *testing.T) {
 
 // On a full disk a beginning leaves the ends their space, however many there are.
 func TestLaterLeavesTheEndsTheirSpace(t *testing.T) {
-	disk := &faulty{plan: fullDisk}
-	cfg := folders(t)
-	first, stop := running(t, Config{Dir: cfg.Dir, KeyDir: cfg.KeyDir, SegmentBytes: cfg.SegmentBytes})
-	fill(t, first, 1)
-	stop()
-	cfg.FileSystem = disk
-	l, stop := running(t, cfg)
+	l, cfg, _, stop := onFullDisk(t)
 	var open []uint64
 	for n := 0; ; n++ {
 		seq, err := l.Append(t.Context(), decided(n, execution.EffectAllow))

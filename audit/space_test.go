@@ -17,17 +17,25 @@ func fullDisk(op string, _ int) fault1 {
 	return fault1{}
 }
 
+// onFullDisk is a log that runs, one segment of it full, on a disk without space for
+// another.
+func onFullDisk(t *testing.T) (l *Log, cfg Config, disk *faulty, stop func()) {
+	t.Helper()
+	cfg = folders(t)
+	l, stop = running(t, cfg)
+	fill(t, l, 1)
+	stop()
+	disk = &faulty{plan: fullDisk}
+	cfg.FileSystem = disk
+	l, stop = running(t, cfg)
+	return l, cfg, disk, stop
+}
+
 // On a full disk no new execution is allowed, and everything that runs can
 // still be ended, also with other records coming in, and over a restart.
 func TestFullDiskStillTakesTheEnds(t *testing.T) {
 	for _, restart := range []bool{false, true} {
-		disk := &faulty{plan: fullDisk}
-		cfg := folders(t)
-		first, stop := running(t, Config{Dir: cfg.Dir, KeyDir: cfg.KeyDir, SegmentBytes: cfg.SegmentBytes})
-		fill(t, first, 1)
-		stop()
-		cfg.FileSystem = disk
-		l, stop := running(t, cfg)
+		l, cfg, disk, stop := onFullDisk(t)
 		var open []uint64
 		for n := 0; ; n++ {
 			seq, err := l.Append(t.Context(), decided(n, execution.EffectAllow))

@@ -188,12 +188,5 @@ func TestKeyThatTheProgramNeverHas(t *testing.T) {
 			t.Errorf("the log tells %v, without %s", story, kind)
 		}
 	}
-	if n := l.tokens(t); n != 0 {
-		t.Errorf("%d tokens left", n)
-	}
-	if code := l.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	l.verify()
-	l.wantNowhere(t, apiKey)
+	l.endsWithout(t, apiKey)
 }

@@ -152,14 +152,7 @@ func TestToolThatIsARequest(t *testing.T) {
 	if !bytes.Contains(list.body, []byte(`"name":"report","description":"Reads a report.","kind":"http"`)) || bytes.Contains(list.body, []byte("secret-report")) {
 		t.Errorf("%s", list.body)
 	}
-	if n := l.tokens(t); n != 0 {
-		t.Errorf("%d tokens left", n)
-	}
-	if code := l.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	l.verify()
-	l.wantNowhere(t, apiKey)
+	l.endsWithout(t, apiKey)
 }
 
 // A program calls tools by name, without a key and without a library: twice one that is a
@@ -274,14 +267,7 @@ result = {
 		}
 	}
 	l.execute(python(code, `"network": ["tools.execgate:443"]`)).refused(t, http.StatusForbidden)
-	if n := l.tokens(t); n != 0 {
-		t.Errorf("%d tokens left", n)
-	}
-	if code := l.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	l.verify()
-	l.wantNowhere(t, apiKey)
+	l.endsWithout(t, apiKey)
 }
 
 // What a program has called ends with it, and leaves nothing.

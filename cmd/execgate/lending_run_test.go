@@ -96,6 +96,20 @@ func (l *lending) wantStory(t *testing.T, id string) {
 	}
 }
 
+// endsWithout stops the gateway, which has lent what it has taken back, recorded it in a
+// log that verifies, and written a value nowhere.
+func (l *lending) endsWithout(t *testing.T, value string) {
+	t.Helper()
+	if n := l.tokens(t); n != 0 {
+		t.Errorf("%d tokens left", n)
+	}
+	if code := l.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	l.verify()
+	l.wantNowhere(t, value)
+}
+
 // wantNowhere looks for a value in everything that the gateway wrote.
 func (l *lending) wantNowhere(t *testing.T, value string) {
 	t.Helper()

@@ -144,7 +144,7 @@ func TestInterruptKeepsTheState(t *testing.T) {
 	s, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("state = 1")), "")
 	ctx, cancel := context.WithCancel(t.Context())
-	job := python("state = 2\nprint('on', flush=True)\nimport time\ntime.sleep(60)")
+	job := python("state = 2\nimport time\nprint('on', flush=True)\nwhile True: time.sleep(0.01)")
 	job.ID, job.Owner, job.Session, job.Grant = "ex_interrupted", s.Owner, s.ID, s.Grant
 	job.Events = func(event execution.Event) error {
 		if event.Type == execution.EventStdout {

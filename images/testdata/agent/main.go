@@ -53,7 +53,11 @@ type report struct {
 
 const (
 	resultPath = "/tmp/session-result"
-	patience   = 20 * time.Second
+	patience   = 30 * time.Second
+	// unheard is when an interrupt is sent again. CPython runs a signal's handler between two steps
+	// of the program: one that comes after the last step before a call that blocks, and before the
+	// call has begun, is not heard until that call is over.
+	unheard = 5 * time.Second
 )
 
 // started is the driver, which must not outlive this process.
@@ -197,12 +201,17 @@ func session(o order) (reports []report) {
 		if s.Early {
 			check(syscall.Kill(-cmd.Process.Pid, syscall.SIGINT))
 		}
+		var again *time.Timer
 		_, err := jobsIn.WriteString(s.Job)
 		if err == nil && words.next('T') >= 0 && s.InterruptOn != "" {
 			stdout.await(s.InterruptOn)
 			check(syscall.Kill(-cmd.Process.Pid, syscall.SIGINT))
+			again = time.AfterFunc(unheard, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) })
 		}
 		r := report{Exit: words.status()}
+		if again != nil {
+			again.Stop()
+		}
 		lost = r.Exit < 0
 		if !lost {
 			r.Stdout, r.Stderr = stdout.take(), stderr.take()

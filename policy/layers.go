@@ -23,7 +23,7 @@ type Workers interface {
 	// time, which is theirs to bound. Tenants share the workers fairly. With full,
 	// the answer has a trace.
 	Evaluate(ctx context.Context, tenant, revision string, input []byte, full bool) (Answer, error)
-	// Forget drops a loaded bundle.
+	// Forget drops a bundle once it was called as often as Load was for it.
 	Forget(revision string)
 }
 
@@ -63,7 +63,7 @@ func (e *Engine) ActivateTenant(ctx context.Context, tenant string, bundle Bundl
 	old := next.tenants[tenant]
 	next.tenants = with(next.tenants, tenant, revision)
 	e.active.Store(&next)
-	e.forget(next, old)
+	e.forget(old)
 	return revision, nil
 }
 
@@ -93,20 +93,15 @@ func (e *Engine) DropTenant(tenant string) {
 	next.tenants = maps.Clone(next.tenants)
 	delete(next.tenants, tenant)
 	e.active.Store(&next)
-	e.forget(next, old)
+	e.forget(old)
 }
 
-// forget lets the workers drop a bundle that no tenant has any more.
-func (e *Engine) forget(now inForce, revision string) {
-	if revision == "" {
-		return
+// forget tells the workers that a tenant has another policy than the one it had;
+// empty where it had none.
+func (e *Engine) forget(revision string) {
+	if revision != "" {
+		e.config.Workers.Forget(revision)
 	}
-	for _, used := range now.tenants {
-		if used == revision {
-			return
-		}
-	}
-	e.config.Workers.Forget(revision)
 }
 
 // TenantRevision names a tenant's own policy in force; empty where it has none.

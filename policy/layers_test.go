@@ -17,6 +17,7 @@ import (
 // that it cannot harm the others is shown with real processes.
 type workers struct {
 	bundles map[string]policy.Bundle
+	holders map[string]int
 	asked   int
 	answer  func(policy.Answer) (policy.Answer, error) // nil: as evaluated
 }
@@ -27,9 +28,10 @@ func (w *workers) Load(ctx context.Context, bundle policy.Bundle) (string, error
 		return "", err
 	}
 	if w.bundles == nil {
-		w.bundles = make(map[string]policy.Bundle)
+		w.bundles, w.holders = make(map[string]policy.Bundle), map[string]int{}
 	}
 	w.bundles[result.Revision] = bundle
+	w.holders[result.Revision]++
 	return result.Revision, nil
 }
 
@@ -53,7 +55,11 @@ func (w *workers) Evaluate(ctx context.Context, _, revision string, input []byte
 	return answer, nil
 }
 
-func (w *workers) Forget(revision string) { delete(w.bundles, revision) }
+func (w *workers) Forget(revision string) {
+	if w.holders[revision]--; w.holders[revision] == 0 {
+		delete(w.bundles, revision)
+	}
+}
 
 // layered is an engine with the shipped policy and one of the tenant's own.
 func layered(t *testing.T, w *workers, tenants map[string]policy.Bundle) *policy.Engine {
@@ -165,7 +171,7 @@ func TestTenantDoesNotMendTheOrganisations(t *testing.T) {
 // denied already.
 func TestTenantsAreApart(t *testing.T) {
 	w := &workers{}
-	engine := layered(t, w, map[string]policy.Bundle{"research": answer(`{"effect": "deny"}`)})
+	engine := layered(t, w, map[string]policy.Bundle{"research": answer(`{"effect": "deny"}`), "ci": answer(`{"effect": "deny"}`)})
 	if d := engine.Decide(context.Background(), question()); !d.Allowed() || d.Layers != nil || w.asked != 0 {
 		t.Fatalf("another tenant's policy took part: %+v", d)
 	}
@@ -179,8 +185,14 @@ func TestTenantsAreApart(t *testing.T) {
 	}
 	engine.DropTenant("research")
 	q.Image.Name = "python"
-	if d := engine.Decide(context.Background(), q); !d.Allowed() || len(w.bundles) != 0 {
-		t.Errorf("a dropped policy is still there: %+v, %d bundles", d.Reasons, len(w.bundles))
+	if d := engine.Decide(context.Background(), q); !d.Allowed() {
+		t.Errorf("a dropped policy is still there: %+v", d.Reasons)
+	}
+	q.Principal.Tenant = "ci"
+	wantDenied(t, engine.Decide(context.Background(), q), "denied") // it has the same bundle
+	engine.DropTenant("ci")
+	if len(w.bundles) != 0 {
+		t.Errorf("the workers hold %d bundles of nobody's", len(w.bundles))
 	}
 }
 

@@ -53,7 +53,13 @@ type Remote struct {
 	pool     *worker.Pool
 
 	mu      sync.Mutex
-	bundles map[string]*shipment // by revision
+	bundles map[string]loaded // by revision
+}
+
+// loaded is a bundle that is held, for as many as have loaded it.
+type loaded struct {
+	shipment *shipment
+	holders  int
 }
 
 // shipment is a bundle on its way to workers.
@@ -88,7 +94,7 @@ func NewRemote(config RemoteConfig) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Remote{deadline: config.Deadline, pool: pool, bundles: make(map[string]*shipment)}, nil
+	return &Remote{deadline: config.Deadline, pool: pool, bundles: make(map[string]loaded)}, nil
 }
 
 // Close ends the workers.
@@ -111,7 +117,7 @@ func (r *Remote) Load(ctx context.Context, bundle Bundle) (revision string, err 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bundles[s.Revision] = s
+	r.bundles[s.Revision] = loaded{s, r.bundles[s.Revision].holders + 1}
 	return s.Revision, nil
 }
 
@@ -119,13 +125,18 @@ func (r *Remote) Load(ctx context.Context, bundle Bundle) (revision string, err 
 func (r *Remote) Forget(revision string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.bundles, revision)
+	b := r.bundles[revision]
+	if b.holders--; b.holders > 0 {
+		r.bundles[revision] = b
+	} else {
+		delete(r.bundles, revision)
+	}
 }
 
 // Evaluate implements Workers.
 func (r *Remote) Evaluate(ctx context.Context, tenant, revision string, input []byte, full bool) (Answer, error) {
 	r.mu.Lock()
-	s := r.bundles[revision]
+	s := r.bundles[revision].shipment
 	r.mu.Unlock()
 	if s == nil {
 		return Answer{}, fmt.Errorf("the policy %s is not loaded", revision)

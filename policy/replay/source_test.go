@@ -142,7 +142,10 @@ func rego(text string) policy.Bundle {
 }
 
 // workers evaluate in the test's own process.
-type workers struct{ bundles map[string]policy.Bundle }
+type workers struct {
+	bundles map[string]policy.Bundle
+	holders map[string]int
+}
 
 func (w *workers) Load(ctx context.Context, bundle policy.Bundle) (string, error) {
 	result, err := policy.Eval(ctx, bundle, nil, []byte(`{}`))
@@ -150,9 +153,10 @@ func (w *workers) Load(ctx context.Context, bundle policy.Bundle) (string, error
 		return "", err
 	}
 	if w.bundles == nil {
-		w.bundles = map[string]policy.Bundle{}
+		w.bundles, w.holders = map[string]policy.Bundle{}, map[string]int{}
 	}
 	w.bundles[result.Revision] = bundle
+	w.holders[result.Revision]++
 	return result.Revision, nil
 }
 
@@ -165,4 +169,8 @@ func (w *workers) Evaluate(ctx context.Context, _, revision string, input []byte
 	return policy.Answer{Document: result.Document}, err
 }
 
-func (w *workers) Forget(revision string) { delete(w.bundles, revision) }
+func (w *workers) Forget(revision string) {
+	if w.holders[revision]--; w.holders[revision] == 0 {
+		delete(w.bundles, revision)
+	}
+}

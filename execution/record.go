@@ -22,6 +22,7 @@ const (
 	RecordAuthenticationFailed RecordType = "authentication_failed"
 	RecordPolicyActivated      RecordType = "policy_activated"
 	RecordPolicyRefused        RecordType = "policy_refused"
+	RecordPolicyDropped        RecordType = "policy_dropped"
 	RecordKeyCreated           RecordType = "key_created"
 	RecordKeyRevoked           RecordType = "key_revoked"
 	RecordApprovalRequested    RecordType = "approval_requested"
@@ -193,10 +194,12 @@ type AuthenticationFailed struct {
 	Remote string `json:"remote"`           // address of the peer
 }
 
-// PolicyChange is the body of a RecordPolicyActivated and a RecordPolicyRefused.
+// PolicyChange is the body of a RecordPolicyActivated, a RecordPolicyRefused and a
+// RecordPolicyDropped.
 type PolicyChange struct {
 	Revision string   `json:"revision,omitempty"`
-	Source   string   `json:"source"`             // embedded, or the folder
+	Layer    string   `json:"layer,omitempty"`    // LayerTenant, LayerCeilings; empty: the organisation's
+	Source   string   `json:"source"`             // embedded, or the folder or file
 	Tenant   string   `json:"tenant,omitempty"`   // whose own policy it is; empty: the organisation's
 	Digest   string   `json:"digest,omitempty"`   // of the bundle's files
 	Sequence uint64   `json:"sequence,omitempty"` // of its signature

@@ -270,7 +270,7 @@ func severityOf(r *execution.Record) int {
 	switch r.Type {
 	case execution.RecordGap, execution.RecordReplayDiffers:
 		return ocsfHigh
-	case execution.RecordAuthenticationFailed, execution.RecordPolicyRefused:
+	case execution.RecordAuthenticationFailed, execution.RecordPolicyRefused, execution.RecordPolicyDropped:
 		return ocsfMedium
 	}
 	switch {

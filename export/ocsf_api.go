@@ -39,8 +39,11 @@ func apiActivity(e *ocsfEvent, r *execution.Record) {
 		e.resource("api_key", r.Key.ID)
 	case r.Policy != nil:
 		e.ActivityID = ocsfUpdate
-		if r.Type == execution.RecordPolicyRefused {
+		switch r.Type {
+		case execution.RecordPolicyRefused:
 			e.StatusID = ocsfFailure
+		case execution.RecordPolicyDropped:
+			e.ActivityID = ocsfDelete
 		}
 		e.resource("policy", cmp.Or(r.Policy.Digest, r.Policy.Revision, r.Policy.Source))
 	case r.Approval != nil:

@@ -87,6 +87,15 @@ func (c Ceiling) validate() error {
 	return nil
 }
 
+// Revision names the ceilings in records: "sha256:" and 64 hex digits.
+func (c Ceilings) Revision() (string, error) {
+	compiled, err := newCeilings(c)
+	if err != nil {
+		return "", err
+	}
+	return compiled.revision, nil
+}
+
 // ceilings are Ceilings in force.
 type ceilings struct {
 	Ceilings

@@ -106,20 +106,19 @@ func (o *organisation) follow(ctx context.Context) {
 	case o.server != nil:
 		o.server.Run(ctx, o.Submit)
 	case o.folder != "":
-		o.watch(ctx)
+		watch(ctx, o.folder, o.logger, activation.NewFollower(o.Manager, o.folder, o.tried).Look)
 	}
 }
 
-// watch follows the folder. Where that cannot be watched for a time, the policy in
-// force stays.
-func (o *organisation) watch(ctx context.Context) {
-	looks := activation.NewFollower(o.Manager, o.folder, o.tried)
+// watch has a folder looked at, whenever it changes, until ctx ends. Where it cannot
+// be watched for a time, what is in force stays.
+func watch(ctx context.Context, folder string, logger *slog.Logger, look func(context.Context) bool) {
 	for ctx.Err() == nil {
-		err := activation.Watch(ctx, o.folder, o.logger, looks.Look)
+		err := activation.Watch(ctx, folder, logger, look)
 		if err == nil {
 			return
 		}
-		o.logger.WarnContext(ctx, "the policy folder cannot be watched; it is tried again", "folder", o.folder, "error", err)
+		logger.WarnContext(ctx, "policies cannot be watched; it is tried again", "folder", folder, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(watchAgain):
@@ -129,9 +128,6 @@ func (o *organisation) watch(ctx context.Context) {
 
 // State implements gateway.Policies.
 func (o *organisation) State(context.Context) execution.PolicyState { return o.Manager.State() }
-
-// PolicyCounts is for metrics.
-func (o *organisation) PolicyCounts() activation.Counts { return o.Counts() }
 
 // callers is the source of bundles that callers send.
 const callers = "api"

@@ -17,22 +17,22 @@ import (
 
 // app is the whole program as a value: every part, wired and not yet running.
 type app struct {
-	cfg      Config
-	logger   *slog.Logger
-	state    *state
-	store    *store.Store
-	keys     *identity.APIKeys
-	log      *audit.Log
-	records  *records
-	policy   *policy.Witness
-	inputs   *inputs        // nil: none are kept
-	workers  *policy.Remote // evaluate what others than the organisation wrote
-	tenants  *tenantPolicies
-	policies *organisation
-	catalog  *catalog
-	executor *executor.Executor
-	broker   *egress.Broker
-	lender   *lender
+	cfg       Config
+	logger    *slog.Logger
+	state     *state
+	store     *store.Store
+	keys      *identity.APIKeys
+	log       *audit.Log
+	records   *records
+	policy    *policy.Witness
+	inputs    *inputs        // nil: none are kept
+	workers   *policy.Remote // evaluate what others than the organisation wrote
+	narrowing *narrowing
+	policies  *organisation
+	catalog   *catalog
+	executor  *executor.Executor
+	broker    *egress.Broker
+	lender    *lender
 	// exporters deliver what log has.
 	exporters *export.Exporters
 	idle      bool // neither they nor the index of records run
@@ -100,9 +100,6 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		return nil, err
 	}
 	a.policy = policy.NewWitness(engine)
-	if err := setCeilings(engine, cfg.Policy.Ceilings); err != nil {
-		return nil, err
-	}
 	if a.lender, err = newLender(cfg.Vault, options.devCredentials, a.store, a.log, logger); err != nil {
 		return nil, err
 	}
@@ -116,7 +113,9 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if a.policies, err = newOrganisation(cfg.Policy, a.state.path("policy"), a.policy, a.workers, a.log, tools.Facts(), a.executor.Renew, logger); err != nil {
 		return nil, err
 	}
-	a.tenants = &tenantPolicies{folder: cfg.Policy.Tenants, policy: a.policy, log: a.log, logger: logger}
+	if a.narrowing, err = newNarrowing(cfg.Policy, a.policy, a.workers, a.log, logger); err != nil {
+		return nil, err
+	}
 	a.catalog = &catalog{executor: a.executor, policies: a.policies, policy: a.policy, logger: logger}
 	executions, err := store.NewExecutions(a.store, cfg.Requests.ResultsMiB<<20)
 	if err != nil {
@@ -161,7 +160,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	if authenticator == nil {
 		authenticator = a.keys
 	}
-	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, a.policies, a.broker, a.lender, a.exporters, a.records}, logger)
+	metrics, err := metricsHandler(parts{a.executor, a.service, a.log, a.policy, a.inputs, policyChanges{a.policies, a.narrowing}, a.broker, a.lender, a.exporters, a.records}, logger)
 	if err != nil {
 		return nil, err
 	}

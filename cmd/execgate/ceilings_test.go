@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Ceilings bound what any policy grants, and a file of them that makes no sense
@@ -23,6 +24,12 @@ func TestCeilings(t *testing.T) {
 	if want := `{"limit":"memory_mib","requested":512,"granted":128}`; a.status != 200 || !strings.Contains(string(a.body), want) {
 		t.Errorf("%d %s: want %s", a.status, a.body, want)
 	}
+
+	write(`{"limits": {"memory_mib": 96}}`)
+	eventually(t, 30*time.Second, "the ceilings are those of the file", func() bool {
+		a := g.request("POST", "/v1/decisions", `{"language": "python", "code": "print(1)", "limits": {"memory_mib": 512}}`)
+		return strings.Contains(string(a.body), `{"limit":"memory_mib","requested":512,"granted":96}`)
+	})
 
 	write(`{"limit": {"memory_mib": 128}}`)
 	config := filepath.Join(t.TempDir(), "config.yaml")

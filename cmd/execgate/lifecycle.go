@@ -78,6 +78,7 @@ func (a *app) serve(ctx context.Context, listener net.Listener) error {
 	following, stop := context.WithCancel(ctx)
 	var follower sync.WaitGroup
 	follower.Go(func() { a.policies.follow(following) })
+	follower.Go(func() { a.narrowing.follow(following) })
 	defer follower.Wait()
 	defer stop()
 	return a.gateway.Serve(ctx, listener)
@@ -105,7 +106,7 @@ func (a *app) prepare(ctx context.Context) error {
 	if err := a.catalog.load(ctx); err != nil {
 		a.logger.Error("no policy is in force: every request is denied until there is one; execgate policy push puts one in force", "error", err)
 	}
-	if err := a.tenants.load(ctx); err != nil {
+	if err := a.narrowing.load(ctx); err != nil {
 		return err
 	}
 	return a.makeFirstKey(ctx)

@@ -108,8 +108,8 @@ type metrics struct {
 func newMetrics(p parts) *metrics {
 	m := &metrics{parts: p}
 	m.build = m.gauge("build_info", "The version that runs; always 1.", "version", "go_version")
-	m.activations = m.counter("policy_activations_total", "Times that the organisation's policy was put in force.")
-	m.policyRefusals = m.counter("policy_refusals_total", "Policies of the organisation that were not put in force.")
+	m.activations = m.counter("policy_activations_total", "Times that a policy was put in force, the organisation's or one below it.")
+	m.policyRefusals = m.counter("policy_refusals_total", "Policies, the organisation's or one below it, that were not put in force.")
 	m.policy = m.gauge("policy_info", "The policy in force, always 1; absent where none is.", "revision")
 
 	m.running = m.gauge("executions_running", "Executions that hold a slot.")

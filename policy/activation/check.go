@@ -43,10 +43,10 @@ func (m *Manager) check(ctx context.Context, c Candidate) error {
 		return err
 	}
 	defer m.cfg.Workers.Forget(revision)
-	if err := m.checkTests(ctx, bundle); err != nil {
+	if err := m.trial.test(ctx, bundle); err != nil {
 		return err
 	}
-	if err := m.checkTime(ctx, revision); err != nil {
+	if err := m.trial.time(ctx, revision); err != nil {
 		return err
 	}
 	return m.checkMustDeny(ctx, c.Files, images, revision)
@@ -70,8 +70,15 @@ func (m *Manager) checkSignature(c Candidate, highest uint64) error {
 	return nil
 }
 
-func (m *Manager) checkTests(ctx context.Context, bundle policy.Bundle) error {
-	report, err := m.cfg.Workers.Test(ctx, bundle)
+// trial tries bundles in worker processes.
+type trial struct {
+	workers      Workers
+	requireTests bool
+}
+
+// test runs a bundle's own tests.
+func (t trial) test(ctx context.Context, bundle policy.Bundle) error {
+	report, err := t.workers.Test(ctx, bundle)
 	if err != nil {
 		return err
 	}
@@ -84,29 +91,29 @@ func (m *Manager) checkTests(ctx context.Context, bundle policy.Bundle) error {
 	switch {
 	case len(failed) > 0:
 		return fault(CodeTests, &policy.BundleError{Problems: failed})
-	case len(report.Results) == 0 && m.cfg.RequireTests:
+	case len(report.Results) == 0 && t.requireTests:
 		return fault(CodeTests, errors.New("it has no tests, which the configuration asks for (policy.require_tests)"))
 	}
 	return nil
 }
 
-// checkTime wants an answer to an ordinary question within the deadline that
-// questions have. What the answer is does not matter here.
-func (m *Manager) checkTime(ctx context.Context, revision string) error {
+// time wants an answer to an ordinary question within the deadline that questions
+// have. What the answer is does not matter here.
+func (t trial) time(ctx context.Context, revision string) error {
 	question, err := policy.OrdinaryQuestion()
 	if err != nil {
 		return err
 	}
-	if _, err = m.ask(ctx, revision, question); err != nil && ctx.Err() == nil {
+	if _, err = t.ask(ctx, revision, question); err != nil && ctx.Err() == nil {
 		return fault(CodeTooSlow, fmt.Errorf("it gave no answer to an ordinary question in time: %w", err))
 	}
 	return err
 }
 
 // ask asks a candidate, again where it gives no answer.
-func (m *Manager) ask(ctx context.Context, revision string, question []byte) (answer policy.Answer, err error) {
+func (t trial) ask(ctx context.Context, revision string, question []byte) (answer policy.Answer, err error) {
 	for range sampled {
-		if answer, err = m.cfg.Workers.Evaluate(ctx, candidateKey(revision), revision, question, false); err == nil {
+		if answer, err = t.workers.Evaluate(ctx, candidateKey(revision), revision, question, false); err == nil {
 			return answer, nil
 		}
 		if ctx.Err() != nil {
@@ -123,7 +130,7 @@ func candidateKey(revision string) string { return "candidate " + revision }
 // checkMustDeny wants a denial of what every policy denies.
 func (m *Manager) checkMustDeny(ctx context.Context, files policy.Files, images map[string]string, revision string) error {
 	report, err := policy.MustDeny(ctx, files, images, m.cfg.Obligations, func(ctx context.Context, input []byte) (policy.Answer, error) {
-		answer, err := m.ask(ctx, revision, input)
+		answer, err := m.trial.ask(ctx, revision, input)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			// No denial: in force, on a machine that is less busy, it may answer.
 			return policy.Answer{}, fault(CodeTooSlow, fmt.Errorf("it gave no answer in time to a question that every policy denies: %w", err))

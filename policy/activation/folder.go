@@ -29,21 +29,27 @@ func ReadFolder(folder string) (Candidate, error) {
 		return c, err
 	}
 	defer root.Close() //nolint:errcheck // it was only read
+	err = c.read(root)
+	return c, err
+}
+
+// read reads the bundle in a folder.
+func (c *Candidate) read(root *os.Root) error {
 	if info, err := root.Lstat(mounted); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		now, err := root.OpenRoot(mounted)
 		if err != nil {
-			return c, err
+			return err
 		}
 		defer now.Close() //nolint:errcheck // it was only read
 		root = now
 	}
 	files, err := policy.ReadFiles(root.FS())
 	if err != nil {
-		return c, err
+		return err
 	}
 	c.Files = files
 	c.Signature, err = policy.ReadSignature(root.FS())
-	return c, err
+	return err
 }
 
 // settle is how long a folder must have been left alone before it is read: files
@@ -59,7 +65,7 @@ const lookAgain = 5 * time.Second
 // Watch calls changed when something in folder has changed, or the folder itself is
 // another, and it has been left alone for a moment, until ctx ends. It is told of
 // more than counts, and of nothing twice at once. An error means that the folder
-// cannot be watched.
+// cannot be watched. It may be a single file, too.
 func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func(context.Context) (again bool)) error {
 	folder = filepath.Clean(folder)
 	watcher, err := fsnotify.NewWatcher()
@@ -91,7 +97,8 @@ func Watch(ctx context.Context, folder string, logger *slog.Logger, changed func
 			if !open {
 				return fmt.Errorf("watch %s: the watch has ended", folder)
 			}
-			if within(folder, filepath.Clean(event.Name)) { // and not a neighbour of the folder's
+			// And not a neighbour of the folder's. A file that is mounted is a link through one.
+			if path := filepath.Clean(event.Name); within(folder, path) || path == filepath.Join(filepath.Dir(folder), mounted) {
 				put()
 			}
 		case err := <-watcher.Errors:

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,45 @@ func TestMountedConfigMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, seen, "two")
+}
+
+// So is a single file of one.
+func TestMountedFile(t *testing.T) {
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "..2026_01", "c.json"), "one")
+	write(t, filepath.Join(folder, "..2026_02", "c.json"), "two")
+	link(t, "..2026_01", filepath.Join(folder, "..data"))
+	link(t, "..data/c.json", filepath.Join(folder, "c.json"))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	file := filepath.Join(folder, "c.json")
+	var seen []string
+	if err := activation.Watch(ctx, file, slog.New(slog.DiscardHandler), func(context.Context) bool {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+		}
+		switch seen = append(seen, string(text)); seen[len(seen)-1] {
+		case "one":
+			link(t, "..2026_02", filepath.Join(folder, "..data_tmp"))
+			if err := os.Rename(filepath.Join(folder, "..data_tmp"), filepath.Join(folder, "..data")); err != nil {
+				t.Error(err)
+			}
+		case "two":
+			write(t, file+"~", "three")
+			if err := os.Rename(file+"~", file); err != nil {
+				t.Error(err)
+			}
+		case "three":
+			cancel()
+		}
+		return false
+	}); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"one", "two", "three"}; !slices.Equal(slices.Compact(seen), want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
 }
 
 func TestFoldersThatLeadOut(t *testing.T) {

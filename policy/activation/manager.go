@@ -68,7 +68,8 @@ type Candidate struct {
 
 // Manager puts policies in force. Its methods may be called concurrently.
 type Manager struct {
-	cfg Config
+	cfg   Config
+	trial trial
 
 	trying  sync.Mutex // one candidate is tried at a time; taken before mu
 	mu      sync.Mutex // one change at a time; held only for what is quick
@@ -93,7 +94,7 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{cfg: cfg, history: h}, nil
+	return &Manager{cfg: cfg, trial: trial{cfg.Workers, cfg.RequireTests}, history: h}, nil
 }
 
 // Start puts the first policy in force, with the digests that images' names stand

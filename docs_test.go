@@ -29,7 +29,7 @@ import (
 //	console  is not run; its commands and flags must exist
 
 // pageTimeout bounds the blocks of one page.
-const pageTimeout = 2 * time.Minute
+const pageTimeout = 10 * time.Minute
 
 // TestPages runs the pages against a real gateway, in a working copy and with
 // a state folder of their own.

@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,7 +52,7 @@ func programRuns(t testing.TB, filter string) bool {
 
 // anonymousVolumes lists the volumes that the engine made of itself and nobody
 // uses: what a container leaves that was removed without them.
-func anonymousVolumes(t testing.TB) string {
+func anonymousVolumes(t testing.TB) []string {
 	t.Helper()
 	const idLength = 64
 	var names []string
@@ -60,5 +61,17 @@ func anonymousVolumes(t testing.TB) string {
 			names = append(names, name)
 		}
 	}
-	return strings.Join(names, "\n")
+	return names
+}
+
+// untilNoVolumeIsLeft waits until there is no anonymous volume that was not there
+// before. Others on this machine may have theirs, which go in their time.
+func untilNoVolumeIsLeft(t testing.TB, before []string) {
+	t.Helper()
+	left := slices.DeleteFunc(anonymousVolumes(t), func(name string) bool { return slices.Contains(before, name) })
+	until(t, "no volume is left", func() bool {
+		now := anonymousVolumes(t)
+		left = slices.DeleteFunc(left, func(name string) bool { return !slices.Contains(now, name) })
+		return len(left) == 0
+	})
 }

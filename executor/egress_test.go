@@ -89,7 +89,7 @@ func networked(job execution.Job, network execution.Network) execution.Job {
 const dial = `
 import errno, os, socket, struct, sys, time
 def talk(host, port, text=b'hello\n'):
-    with socket.create_connection((host, port), 10) as s:
+    with socket.create_connection((host, port), 60) as s:
         s.sendall(text)
         s.shutdown(socket.SHUT_WR)
         got = b''
@@ -187,7 +187,7 @@ func TestConnectionsEndEachWayAlone(t *testing.T) {
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {
 		r := run(t, e, networked(under(runtime, python(dial+`
-s = socket.create_connection(('db.example', 443), 10)
+s = socket.create_connection(('db.example', 443), 60)
 time.sleep(0.3) # nothing is read meanwhile, and nothing lost
 got = 0
 while piece := s.recv(65536): got += len(piece)
@@ -214,7 +214,7 @@ func TestConnectionsThatAreCutShort(t *testing.T) {
 		r := run(t, e, networked(under(runtime, python(dial+`
 print(failure(talk, 'no.example', 443) in (b'', 'reset'))
 def cut(write):
-    s = socket.create_connection(('db.example', 443), 10)
+    s = socket.create_connection(('db.example', 443), 60)
     print(s.recv(10))
     s.sendall(b'x')
     while True:
@@ -234,7 +234,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {
 		r := run(t, e, networked(under(runtime, python(dial+`
-open = [(i, socket.create_connection((f'n{i}.api.example', 443), 10)) for i in range(50)]
+open = [(i, socket.create_connection((f'n{i}.api.example', 443), 60)) for i in range(50)]
 for i, s in open: assert s.recv(1) == b'n'
 for i, s in open:
     s.sendall(bytes([i]) * 100_000)
@@ -261,7 +261,7 @@ func TestBudgetOfConnections(t *testing.T) {
 	underEach(t, func(t *testing.T, runtime string) {
 		egress.most.Store(0)
 		r := run(t, e, networked(under(runtime, python(dial+`
-first = [socket.create_connection(('db.example', 443), 10) for i in range(3)]
+first = [socket.create_connection(('db.example', 443), 60) for i in range(3)]
 print([s.recv(100) for s in first] == [b'db.example:443\n'] * 3, failure(talk, 'db.example', 443))
 for s in first: s.sendall(b'x'); assert s.recv(1) == b'x'
 first.pop().close()
@@ -280,48 +280,41 @@ for s in first: s.sendall(b'x'); assert s.recv(1) == b'x'
 // What a program left open ends with it: the egress is told, and has returned
 // before Execute does, however the program ends.
 func TestConnectionsEndWithTheirProgram(t *testing.T) {
-	ends := make(chan struct{}, 100)
-	egress := &echo{serve: func(ctx context.Context, _ string, conn net.Conn) {
-		io.WriteString(conn, "ready")
-		io.Copy(io.Discard, conn)
-		<-ctx.Done()
-		ends <- struct{}{}
-	}}
-	e := newExecutor(t, carriedBy(egress))
-	open := dial + `
-held = [socket.create_connection(('db.example', 443), 10) for _ in range(3)]
+	const open = dial + `
+held = [socket.create_connection(('db.example', 443), 60) for _ in range(3)]
 for s in held: assert s.recv(5) == b'ready'
+print('held', flush=True)
 `
 	underEach(t, func(t *testing.T, runtime string) {
-		for name, c := range map[string]struct {
-			code   string
-			limits func(*execution.Limits)
-			want   execution.Outcome
-		}{
-			"by itself":              {"", nil, execution.OutcomeExited},
-			"at once":                {"os._exit(3)", nil, execution.OutcomeExited},
-			"by its timeout":         {"while True: pass", brief, execution.OutcomeTimedOut},
-			"by ignoring the signal": {"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)", brief, execution.OutcomeTimedOut},
-			"by its output":          {"while True: print('x' * 4096)", nil, execution.OutcomeOutputLimit},
-			"by a flood":             {"while True:\n    for s in held: s.send(b'x' * 65536)", brief, execution.OutcomeTimedOut},
+		for name, h := range map[string]hostile{
+			"by itself":              {job: python(open), want: execution.OutcomeExited},
+			"at once":                {job: python(open + "os._exit(3)"), want: execution.OutcomeExited, exit: 3},
+			"by its timeout":         {job: python(open + "while True: pass"), limits: brief, want: execution.OutcomeTimedOut},
+			"by ignoring the signal": {job: python(open + "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"), limits: brief, want: execution.OutcomeTimedOut},
+			"by its output":          {job: python(open + "while True: print('x' * 4096)"), want: execution.OutcomeOutputLimit},
+			"by a flood":             {job: python(open + "while True:\n    for s in held: s.send(b'x' * 65536)"), limits: brief, want: execution.OutcomeTimedOut},
 		} {
 			t.Run(name, func(t *testing.T) {
-				change := []func(*execution.Limits){}
-				if c.limits != nil {
-					change = append(change, c.limits)
+				t.Parallel()
+				var ends atomic.Int32
+				egress := &echo{serve: func(ctx context.Context, _ string, conn net.Conn) {
+					io.WriteString(conn, "ready")
+					io.Copy(io.Discard, conn)
+					<-ctx.Done()
+					ends.Add(1)
+				}}
+				h.stdout = "held"
+				h.before = func() {
+					egress.seen(t)
+					ends.Store(0)
 				}
-				r := run(t, e, networked(under(runtime, python(open+c.code)), reaching(443)), change...)
-				if r.Outcome != c.want {
-					t.Errorf("%s", describe(r))
-				}
+				h.job = networked(h.job, reaching(443))
+				h.under(runtime).attack(t, newExecutor(t, carriedBy(egress)))
 				if seen := egress.seen(t); len(seen) != 3 {
 					t.Errorf("carried: %v", seen)
 				}
-				if n := len(ends); n != 3 {
+				if n := ends.Load(); n != 3 {
 					t.Errorf("%d connections have ended", n)
-				}
-				for range 3 {
-					<-ends
 				}
 			})
 		}
@@ -369,11 +362,11 @@ func TestReuseWithANetwork(t *testing.T) {
 	}
 	const left = `
 print(talk('db.example', 443), socket.gethostbyname('db.example'))
-held = [socket.create_connection(('db.example', 443), 10) for _ in range(20)]
+held = [socket.create_connection(('db.example', 443), 60) for _ in range(20)]
 for s in held[:5]: s.sendall(b'x' * 300000)
 for s in held[5:10]: s.shutdown(socket.SHUT_WR)
 for s in held[10:15]: s.close()
-asked = socket.create_connection(('127.0.0.1', 53), 10)
+asked = socket.create_connection(('127.0.0.1', 53), 60)
 `
 	for i := range 4 {
 		r := execute(left, reaching(443, 5432))
@@ -418,7 +411,7 @@ func TestSessionWithANetwork(t *testing.T) {
 		return r
 	}
 	wantRun(t, with(python(dial+`
-kept, old = socket.create_connection(('db.example', 443), 10), socket.gethostbyname('db.example')
+kept, old = socket.create_connection(('db.example', 443), 60), socket.gethostbyname('db.example')
 print(kept.recv(100), old)`), reaching(443)), "b'db.example:443\\n' 127.64.0.1\n")
 	wantRun(t, execute(python(`print(failure(kept.recv, 1), failure(talk, 'db.example', 443), failure(talk, old, 443))`)),
 		"reset gaierror ConnectionRefusedError\n")

@@ -157,7 +157,7 @@ func (p *proxy) carry(front net.Conn) {
 func newExecutorBehind(t testing.TB, p *proxy, change ...func(*executor.Config)) (*executor.Executor, string) {
 	t.Helper()
 	var cfg executor.Config
-	newExecutor(t, append([]func(*executor.Config){func(c *executor.Config) { c.StartTimeout = 5 * time.Second }}, append(change, func(c *executor.Config) { cfg = *c })...)...)
+	newExecutor(t, append([]func(*executor.Config){func(c *executor.Config) { c.StartTimeout = 20 * time.Second }}, append(change, func(c *executor.Config) { cfg = *c })...)...)
 	p.config(&cfg)
 	cfg.Gateway = execution.NewID("test_", time.Now())
 	e, err := executor.New(cfg)
@@ -183,19 +183,19 @@ func newExecutorBehind(t testing.TB, p *proxy, change ...func(*executor.Config))
 func TestEngineComesAndGoes(t *testing.T) {
 	p := newProxy(t)
 	e, _ := newExecutorBehind(t, p)
-	began := time.Now()
-	if _, err := execute(t.Context(), e, "ex_test_early", shell("true")); execution.KindOf(err) != execution.KindUnavailable {
-		t.Errorf("error %v", err)
-	}
-	if err := e.Ready(t.Context()); execution.KindOf(err) != execution.KindUnavailable {
-		t.Errorf("error %v", err)
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("an engine that is not there costs %s", took)
-	}
+	promptly(t, "an engine that is not there", time.Second, func() time.Duration {
+		began := time.Now()
+		if _, err := execute(t.Context(), e, "ex_test_early", shell("true")); execution.KindOf(err) != execution.KindUnavailable {
+			t.Errorf("error %v", err)
+		}
+		if err := e.Ready(t.Context()); execution.KindOf(err) != execution.KindUnavailable {
+			t.Errorf("error %v", err)
+		}
+		return time.Since(began)
+	})
 	for range 2 {
 		p.up(t)
-		until(t, "an execution succeeds", 5*time.Second, func() bool {
+		until(t, "an execution succeeds", func() bool {
 			r, err := execute(t.Context(), e, "ex_test_back", shell("echo back"))
 			return err == nil && string(r.Stdout) == "back\n"
 		})
@@ -217,21 +217,24 @@ func TestEngineLostWhileRunning(t *testing.T) {
 			e, gateway := newExecutorBehind(t, p)
 			done := make(chan error, 1)
 			var r execution.Result
-			began := time.Now()
+			job := shell("sleep 600")
+			var lost time.Time
+			job.Started = func(execution.Start) {
+				lost = time.Now()
+				lose(p)
+			}
 			go func() {
 				var err error
-				r, err = executeWithin(t.Context(), e, "ex_test_lost", shell("sleep 60"), 2500)
+				r, err = executeWithin(t.Context(), e, "ex_test_lost", job, 500)
 				done <- err
 			}()
-			until(t, "the program runs", 5*time.Second, func() bool { return programRuns(t, "label=execgate.gateway="+gateway) })
-			lose(p)
 			select {
 			case err := <-done:
 				if err == nil && r.Outcome != execution.OutcomeTimedOut || err != nil && execution.KindOf(err) != execution.KindUnavailable {
 					t.Errorf("error %v, %s", err, describe(r))
 				}
-				t.Logf("after %s: error %v, outcome %s", time.Since(began), err, r.Outcome)
-			case <-time.After(10 * time.Second):
+				t.Logf("after %s: error %v, outcome %s", time.Since(lost), err, r.Outcome)
+			case <-time.After(patience):
 				t.Fatal("Execute does not return")
 			}
 			if name == "hung" {
@@ -239,10 +242,10 @@ func TestEngineLostWhileRunning(t *testing.T) {
 			} else {
 				p.up(t)
 			}
-			until(t, "the sandbox is gone", 20*time.Second, func() bool {
+			until(t, "the sandbox is gone", func() bool {
 				return len(containers(t, "label=execgate.gateway="+gateway)) == 0
 			})
-			until(t, "an execution succeeds", 5*time.Second, func() bool {
+			until(t, "an execution succeeds", func() bool {
 				_, err := execute(t.Context(), e, "ex_test_after", shell("true"))
 				return err == nil
 			})
@@ -256,6 +259,7 @@ func TestEngineHungForMany(t *testing.T) {
 	p.up(t)
 	e, _ := newExecutorBehind(t, p)
 	p.hang()
+	const timeout = 2 * time.Second // of one question
 	began := time.Now()
 	var wg sync.WaitGroup
 	for range 20 {
@@ -266,15 +270,18 @@ func TestEngineHungForMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > 10*timeout {
 		t.Errorf("20 callers waited %s", took)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	began = time.Now()
-	if _, err := e.Resolve(ctx, "python", ""); err == nil || time.Since(began) > time.Second {
-		t.Errorf("a caller that is gone waited %s: %v", time.Since(began), err)
-	}
+	promptly(t, "a caller that is gone", timeout/2, func() time.Duration {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if _, err := e.Resolve(ctx, "python", ""); err == nil {
+			t.Error("an engine that hangs answers")
+		}
+		return time.Since(began)
+	})
 	p.unhang()
 }
 
@@ -295,7 +302,7 @@ func TestEngineDoesAndReportsFailure(t *testing.T) {
 				t.Errorf("error %v, %s", err, describe(r))
 			}
 			p.setSpoil("")
-			until(t, "the container is gone", 5*time.Second, func() bool {
+			until(t, "the container is gone", func() bool {
 				return len(containers(t, "label=execgate.gateway="+gateway)) == 0
 			})
 			if _, err := execute(t.Context(), e, "ex_test_after", shell("true")); err != nil {

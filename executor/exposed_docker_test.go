@@ -180,6 +180,7 @@ print('done')`)
 		}
 	})
 	t.Run("a program that is killed", func(t *testing.T) {
+		e := newExecutor(t, withGrace(patience)) // the session is to last
 		_, execute := inSession(t, e, "")
 		job := shell("cat /tmp/db.json | wc -l; exec 3</tmp/db.json; sleep 600")
 		job.Exposed = lentTo("/tmp/db.json")

@@ -54,26 +54,32 @@ func TestUsageOfProcessor(t *testing.T) {
 			for _, end := range []struct {
 				name       string
 				head, tail string
-				ms         int64
+				limits     func(*execution.Limits)
 				want       execution.Outcome
 			}{
-				{"ends well", "", "", 20_000, execution.OutcomeExited},
-				{"kills itself", "", "os.kill(os.getpid(), 9)", 20_000, execution.OutcomeKilled},
-				{"times out", "", "time.sleep(60)", 2500, execution.OutcomeTimedOut},
-				{"out of memory", "x = bytearray(100 << 20)", "y = bytearray(100 << 20)", 20_000, execution.OutcomeOutOfMemory},
-				{"floods", "", "while True: sys.stdout.write('x' * (1 << 20))", 20_000, execution.OutcomeOutputLimit},
+				{"ends well", "", "", nil, execution.OutcomeExited},
+				{"kills itself", "", "os.kill(os.getpid(), 9)", nil, execution.OutcomeKilled},
+				{"times out", "", "time.sleep(600)", timeout(2000), execution.OutcomeTimedOut},
+				{"out of memory", "x = bytearray(100 << 20)", "y = bytearray(100 << 20)", nil, execution.OutcomeOutOfMemory},
+				{"floods", "", "sys.stdout.write('x' * (2 << 20))\ntime.sleep(600)", nil, execution.OutcomeOutputLimit},
 			} {
 				t.Run(end.name, func(t *testing.T) {
-					if start.name == "warm" {
-						until(t, "a sandbox is parked", 20*time.Second, func() bool { return e.Parked() == 1 })
+					var began time.Time
+					h := hostile{job: burns(500, end.head, end.tail), limits: end.limits, want: end.want, stdout: "\n"}
+					h.before = func() {
+						if start.name == "warm" {
+							untilParked(t, e, 1)
+						}
+						began = time.Now()
 					}
-					r := run(t, e, burns(500, end.head, end.tail), timeout(end.ms))
-					if r.Outcome != end.want || r.Usage.Warm != (start.name == "warm") {
-						t.Errorf("outcome %s, want %s, %+v", r.Outcome, end.want, r.Usage)
+					r := h.attack(t, e)
+					took := time.Since(began).Milliseconds()
+					if r.Usage.Warm != (start.name == "warm") {
+						t.Errorf("%+v", r.Usage)
 					}
 					billed(t, r)
-					if wall := r.Usage.WallMS; wall < r.Usage.CPUMS*9/10 || end.want == execution.OutcomeTimedOut && (wall < end.ms || wall > end.ms+1000) {
-						t.Errorf("wall %d ms", wall)
+					if wall := r.Usage.WallMS; wall < r.Usage.CPUMS*9/10 || wall > took || end.want == execution.OutcomeTimedOut && wall < 2000 {
+						t.Errorf("wall %d ms, and all took %d ms", wall, took)
 					}
 				})
 			}
@@ -95,12 +101,25 @@ func TestUsageOfAProgramThatWaits(t *testing.T) {
 func TestUsageWithoutTheAgentsWord(t *testing.T) {
 	e := newExecutor(t)
 	// 30 threads at a quarter of a processor leave the agent none; what is
-	// granted is what is used.
-	r := run(t, e, python("import threading\ndef f():\n    while True: pass\nfor _ in range(30): threading.Thread(target=f).start()\n"),
-		func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 3000 })
-	most := r.Usage.WallMS / 4
-	t.Logf("%+v", r.Usage)
-	if r.Outcome != execution.OutcomeTimedOut || r.Usage.CPUMS < most*9/10-15 || r.Usage.CPUMS > most*11/10+100 || r.Usage.PeakMemoryMiB == 0 {
+	// granted is what is used, and where others leave less, what the host saw last.
+	job := python("import threading\ndef f():\n    while True: pass\nfor _ in range(30): threading.Thread(target=f).start()\n")
+	seen := make(chan int64, 1)
+	job.Started = func(execution.Start) {
+		id := containers(t, "label=execgate.execution=ex_test_"+t.Name())[0]
+		first, _ := executor.ProcessorOf(id)
+		go func() {
+			last := first
+			for now, there := first, true; there; now, there = executor.ProcessorOf(id) {
+				last = now
+				time.Sleep(5 * time.Millisecond)
+			}
+			seen <- (last - first).Milliseconds()
+		}()
+	}
+	r := run(t, e, job, func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 3000 })
+	most, host := r.Usage.WallMS/4, <-seen
+	t.Logf("%+v, by the host %d ms", r.Usage, host)
+	if host == 0 || r.Outcome != execution.OutcomeTimedOut || r.Usage.CPUMS < min(most, host)*9/10-15 || r.Usage.CPUMS > most*11/10+100 || r.Usage.PeakMemoryMiB == 0 {
 		t.Errorf("%s", describe(r))
 	}
 }
@@ -114,22 +133,25 @@ func TestUsageWhileTheEngineHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	job := burns(500, "", "time.sleep(60)")
+	job := burns(500, "", "time.sleep(600)")
 	job.ID, job.Grant = "ex_test_"+t.Name(), execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}
-	job.Grant.Limits.TimeoutMS = 2500
 	job.Events = func(event execution.Event) error {
 		if event.Type == execution.EventStdout {
 			p.hang()
 		}
 		return nil
 	}
-	r, err := e.Execute(t.Context(), job)
-	p.unhang()
+	var r execution.Result
+	for ms := int64(1500); len(r.Stdout) == 0 && err == nil && ms <= 100_000; ms *= 4 { // this machine may be slow
+		job.Grant.Limits.TimeoutMS = ms
+		r, err = e.Execute(t.Context(), job)
+		p.unhang()
+	}
 	if err != nil || r.Outcome != execution.OutcomeTimedOut {
 		t.Fatalf("%v, %s", err, describe(r))
 	}
 	billed(t, r)
-	until(t, "the sandbox is gone", 40*time.Second, func() bool { return len(containers(t, "label=execgate.gateway="+gateway)) == 0 })
+	until(t, "the sandbox is gone", func() bool { return len(containers(t, "label=execgate.gateway="+gateway)) == 0 })
 }
 
 // Memory is billed as allocated, above what the same program uses without.
@@ -148,7 +170,7 @@ func TestUsageOfMemory(t *testing.T) {
 	}
 	// The kernel kills at the limit, so that is what was used.
 	r := run(t, e, python("x = bytearray(1 << 30)"), roomy)
-	if r.Outcome != execution.OutcomeOutOfMemory || r.Usage.PeakMemoryMiB != 256 {
+	if peak := r.Usage.PeakMemoryMiB; r.Outcome != execution.OutcomeOutOfMemory || peak < 256 || peak > 257 { // with what the kernel charges past it
 		t.Errorf("%s", describe(r))
 	}
 	// What the kernel counts is near what the program sees of itself.

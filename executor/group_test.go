@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// ProcessorOf is what a container's processes have used of the processor, by its
+// control group; false where there is none any more.
+func ProcessorOf(id string) (time.Duration, bool) {
+	now, ok := readGroup(hostGroups, "", id)
+	return now.cpu, ok
+}
+
 func TestReadGroup(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string

@@ -44,7 +44,7 @@ func receive(t testing.TB, from io.Reader) (passed []wire.FrameType, err error) 
 			passed = append(passed, frame.Type)
 		case err := <-in.lost:
 			return passed, err
-		case <-time.After(10 * time.Second):
+		case <-time.After(inTime):
 			t.Fatal("the inbox hangs")
 		}
 	}
@@ -130,7 +130,7 @@ func TestInboxCloses(t *testing.T) {
 	in.close()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(inTime):
 		t.Fatal("read does not return")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -68,7 +67,7 @@ USER root
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	until(t, "no volume is left", 5*time.Second, func() bool { return anonymousVolumes(t) == before })
+	untilNoVolumeIsLeft(t, before)
 }
 
 // An image with no file at all is fit: what a sandbox needs comes with it.

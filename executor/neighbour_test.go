@@ -21,14 +21,14 @@ func TestNeighboursShareNothing(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go func() {
-		r, err := execute(ctx, e, "ex_test_hoarder", python("import signal, threading\ntry:\n    while True: threading.Thread(target=signal.pause, daemon=True).start()\nexcept RuntimeError: pass\n"+inotifyHoarder))
+		r, err := executeWithin(ctx, e, "ex_test_hoarder", python("import signal, threading\ntry:\n    while True: threading.Thread(target=signal.pause, daemon=True).start()\nexcept RuntimeError: pass\n"+inotifyHoarder), 600_000)
 		if err != nil {
 			t.Error(err)
 		}
 		hoarding <- r
 	}()
 	// It has begun to hoard once it holds all its processes.
-	until(t, "the hoarder is at its limit", 10*time.Second, func() bool { return tasks(t, "label=execgate.execution=ex_test_hoarder") >= 50 })
+	until(t, "the hoarder is at its limit", func() bool { return tasks(t, "label=execgate.execution=ex_test_hoarder") >= 50 })
 	r := hostile{want: execution.OutcomeExited, job: python(`
 import ctypes, os
 libc = ctypes.CDLL(None)
@@ -69,7 +69,7 @@ func TestNeighboursShareNothingUnderGVisor(t *testing.T) {
 		_, err := execute(ctx, e, "ex_test_hoarder_gvisor", hoard)
 		hoarding <- err
 	}()
-	until(t, "the hoarder is up", 10*time.Second, func() bool {
+	until(t, "the hoarder is up", func() bool {
 		return len(containers(t, "label=execgate.execution=ex_test_hoarder_gvisor")) == 1
 	})
 	hostile{want: execution.OutcomeExited, job: python(`
@@ -91,14 +91,14 @@ func TestUsersRunOut(t *testing.T) {
 	e := newExecutor(t, func(c *executor.Config) { c.UIDs = executor.UIDRange{First: 300_000, Count: 1} })
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { execute(ctx, e, "ex_test_first", shell("sleep 20")) })
-	until(t, "the first runs", 10*time.Second, func() bool { return len(containers(t, "name=execgate-300000")) == 1 })
+	wg.Go(func() { execute(ctx, e, "ex_test_first", shell("sleep 600")) })
+	until(t, "the first runs", func() bool { return len(containers(t, "name=execgate-300000")) == 1 })
 	if _, err := execute(t.Context(), e, "ex_test_second", shell("true")); execution.KindOf(err) != execution.KindUnavailable {
 		t.Errorf("error %v", err)
 	}
 	stop()
 	wg.Wait()
-	until(t, "the user is free again", 5*time.Second, func() bool {
+	until(t, "the user is free again", func() bool {
 		_, err := execute(t.Context(), e, "ex_test_third", shell("true"))
 		return err == nil
 	})

@@ -18,7 +18,7 @@ func TestOutputOfAProgramThatNeverBeganIsNotWaitedFor(t *testing.T) {
 	}()
 	select {
 	case <-returned:
-	case <-time.After(10 * time.Second):
+	case <-time.After(inTime):
 		t.Fatal("it is waited for without end")
 	}
 }

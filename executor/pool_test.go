@@ -1,7 +1,7 @@
 package executor_test
 
 import (
-	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -22,17 +22,7 @@ func warm(target int, preload ...string) func(*executor.Config) {
 // untilParked waits until n sandboxes are parked.
 func untilParked(t testing.TB, e *executor.Executor, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for e.Parked() < n {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%d sandboxes are parked, want %d", e.Parked(), n)
-		}
-	}
+	until(t, fmt.Sprintf("%d sandboxes are parked", n), func() bool { return e.Parked() >= n })
 }
 
 func TestParkedSandboxIsUsedOnce(t *testing.T) {
@@ -82,7 +72,7 @@ func TestShelfTakesOnTheShapeThatIsGranted(t *testing.T) {
 			t.Fatal("a sandbox of another shape was used")
 		}
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		r := run(t, e, python("import shutil\nresult = shutil.disk_usage('/tmp').total >> 20"), other)
 		if string(r.Value) != "5" {
@@ -136,9 +126,11 @@ func TestDeadParkedSandboxIsNotUsed(t *testing.T) {
 func TestUsageOfAParkedSandboxIsTheProgramsOwn(t *testing.T) {
 	e := newExecutor(t, warm(1, "pandas"))
 	untilParked(t, e, 1)
+	began := time.Now()
 	r := run(t, e, python("result = 'pandas'"))
-	if !r.Usage.Warm || r.Usage.CPUMS > 150 || r.Usage.WallMS > 500 {
-		t.Fatalf("usage %+v", r.Usage)
+	took := time.Since(began).Milliseconds()
+	if !r.Usage.Warm || r.Usage.CPUMS > 150 || r.Usage.WallMS > took {
+		t.Fatalf("usage %+v, and all took %d ms", r.Usage, took)
 	}
 }
 
@@ -148,7 +140,7 @@ func TestRenewedPool(t *testing.T) {
 	untilParked(t, e, 1)
 	before := containers(t, "label=execgate.gateway="+gateway)
 	e.Renew()
-	until(t, "another sandbox is parked", 30*time.Second, func() bool {
+	until(t, "another sandbox is parked", func() bool {
 		now := containers(t, "label=execgate.gateway="+gateway)
 		return e.Parked() == 1 && len(now) == 1 && now[0] != before[0]
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,15 +35,31 @@ func abandon(t testing.TB, gateway, id string, deadline time.Time) string {
 func TestReap(t *testing.T) {
 	gateway := execution.NewID("test_", time.Now())
 	e := newExecutor(t, func(c *executor.Config) { c.Gateway = gateway })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	running := make(chan execution.Result, 1)
+	begun := make(chan struct{})
+	job := shell("while :; do echo on; sleep 0.05; done")
+	job.Started = func(execution.Start) { close(begun) }
+	var reaped atomic.Bool
+	job.Events = func(event execution.Event) error {
+		if event.Type == execution.EventStdout && reaped.Load() {
+			cancel() // it goes on all the same
+		}
+		return nil
+	}
 	go func() {
-		r, err := execute(t.Context(), e, "ex_test_running", shell("sleep 3; echo whole"))
+		r, err := executeWithin(ctx, e, "ex_test_running", job, 600_000)
 		if err != nil {
 			t.Error(err)
 		}
 		running <- r
 	}()
-	until(t, "the execution runs", time.Minute, func() bool { return len(containers(t, "label=execgate.execution=ex_test_running")) == 1 })
+	select {
+	case <-begun:
+	case r := <-running:
+		t.Fatal(describe(r))
+	}
 	volumes := anonymousVolumes(t)
 
 	other := "other_" + gateway
@@ -61,18 +78,17 @@ func TestReap(t *testing.T) {
 	if err := e.Reap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	reaped.Store(true)
 	for name, c := range cases {
 		if gone := len(containers(t, "id="+c.id)) == 0; gone != c.gone {
 			t.Errorf("%s: gone %t, want %t", name, gone, c.gone)
 		}
 	}
-	if r := <-running; string(r.Stdout) != "whole\n" {
+	if r := <-running; r.Outcome != execution.OutcomeCancelled {
 		t.Errorf("the reaper took a running execution: %s", describe(r))
 	}
 	docker(t, "rm", "-fv", cases["another's, before its deadline"].id)
-	if after := anonymousVolumes(t); after != volumes {
-		t.Errorf("volumes are left:\n%s\nbefore:\n%s", after, volumes)
-	}
+	untilNoVolumeIsLeft(t, volumes)
 }
 
 // What an earlier life left is gone soon after Run begins.
@@ -81,41 +97,47 @@ func TestRunReapsAtStart(t *testing.T) {
 	newExecutor(t)
 	id := abandon(t, gateway, "ex_1", time.Now().Add(time.Hour))
 	newExecutor(t, func(c *executor.Config) { c.Gateway = gateway })
-	until(t, "the abandoned sandbox is gone", 5*time.Second, func() bool { return len(containers(t, "id="+id)) == 0 })
+	until(t, "the abandoned sandbox is gone", func() bool { return len(containers(t, "id="+id)) == 0 })
 }
 
 // A caller that hangs up ends the sandbox within a second, whatever it does.
 func TestCancel(t *testing.T) {
 	e := newExecutor(t)
 	for name, job := range map[string]execution.Job{
-		"sleeping":        shell("sleep 60"),
+		"sleeping":        shell("sleep 600"),
 		"ignoring":        shell("trap '' TERM INT; while :; do :; done"),
 		"a fork bomb":     python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"),
 		"flooding":        shell("exec yes >/dev/null"),
 		"stopped":         shell("kill -STOP $$"),
-		"reading nothing": func() execution.Job { j := shell("sleep 60"); j.Stdin = strings.Repeat("x", 4<<20); return j }(),
+		"reading nothing": func() execution.Job { j := shell("sleep 600"); j.Stdin = strings.Repeat("x", 4<<20); return j }(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			id := "ex_test_cancel_" + strings.ReplaceAll(name, " ", "_")
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan execution.Result, 1)
-			go func() {
-				r, err := execute(ctx, e, id, job)
-				if err != nil {
-					t.Error(err)
+			promptly(t, "to be gone once it is cancelled", time.Second, func() time.Duration {
+				id := "ex_test_cancel_" + strings.ReplaceAll(name, " ", "_")
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				done := make(chan execution.Result, 1)
+				go func() {
+					r, err := execute(ctx, e, id, job)
+					if err != nil {
+						t.Error(err)
+					}
+					done <- r
+				}()
+				until(t, "the program runs", func() bool { return programRuns(t, "label=execgate.execution="+id) })
+				cancel()
+				cancelled := time.Now()
+				until(t, "the container is gone", func() bool { return len(containers(t, "label=execgate.execution="+id)) == 0 })
+				took := time.Since(cancelled)
+				r := <-done
+				if r.Outcome != execution.OutcomeCancelled || r.ExitCode != nil {
+					t.Error(describe(r))
 				}
-				done <- r
-			}()
-			until(t, "the program runs", 10*time.Second, func() bool { return programRuns(t, "label=execgate.execution="+id) })
-			cancel()
-			until(t, "the container is gone", time.Second, func() bool { return len(containers(t, "label=execgate.execution="+id)) == 0 })
-			r := <-done
-			if r.Outcome != execution.OutcomeCancelled || r.ExitCode != nil {
-				t.Error(describe(r))
-			}
-			if r.Usage.PeakMemoryMiB == 0 {
-				t.Errorf("what was used is lost: %+v", r.Usage)
-			}
+				if r.Usage.PeakMemoryMiB == 0 {
+					t.Errorf("what was used is lost: %+v", r.Usage)
+				}
+				return took
+			})
 		})
 	}
 }
@@ -141,32 +163,34 @@ func TestStopping(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
-	first := make(chan error, 1)
+	running, first := make(chan struct{}), make(chan error, 1)
+	drained := shell("sleep 2; echo done")
+	drained.Started = func(execution.Start) { close(running) }
 	go func() {
-		r, err := execute(t.Context(), e, "ex_test_drained", shell("sleep 1; echo done"))
+		r, err := execute(t.Context(), e, "ex_test_drained", drained)
 		if string(r.Stdout) != "done\n" {
 			t.Error(describe(r))
 		}
 		first <- err
 	}()
-	until(t, "the first runs", 10*time.Second, func() bool { return len(containers(t, "label=execgate.execution=ex_test_drained")) == 1 })
+	select {
+	case <-running:
+	case err := <-first:
+		t.Fatal(err)
+	}
 	stop()
-	until(t, "executions are refused", time.Second, func() bool {
+	until(t, "executions are refused", func() bool {
 		_, err := execute(t.Context(), e, "ex_test_late", shell("true"))
 		return execution.KindOf(err) == execution.KindUnavailable
 	})
 	if err := <-ran; err != nil {
 		t.Error(err)
 	}
-	select {
-	case err := <-first:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(time.Second):
-		t.Error("Run returned before the execution ended")
-	}
+	// Had it returned before the execution ended, that one's would be here.
 	if left := containers(t, "label=execgate.gateway="+cfg.Gateway); len(left) > 0 {
 		t.Errorf("Run returned with containers left: %v", left)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
 	}
 }

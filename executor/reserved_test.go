@@ -26,9 +26,15 @@ func TestReservedTenantHasItsOwn(t *testing.T) {
 	}
 
 	of := func(tenant string, limits ...func(*execution.Limits)) execution.Result {
-		job := python("while True: pass")
+		job := burns(100, "", "while True: pass")
 		job.Owner.Tenant = tenant
-		return run(t, e, job, append(limits, func(l *execution.Limits) { l.TimeoutMS = 400 })...)
+		h := hostile{job: job, before: func() { untilParked(t, e, 5) }, limits: func(l *execution.Limits) {
+			l.TimeoutMS = 400
+			for _, change := range limits {
+				change(l)
+			}
+		}, want: execution.OutcomeTimedOut, stdout: "\n"}
+		return h.attack(t, e)
 	}
 	coldShape := func(l *execution.Limits) { l.TmpMiB = 5 }
 	for name, r := range map[string]execution.Result{

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -266,7 +265,7 @@ func TestWhatIsReusedGoesWhenNobodyComes(t *testing.T) {
 	mine, another := reusing(t, e, somebody), reusing(t, e, execution.Owner{Tenant: "default", Subject: "ak_2"})
 	exitedWell(t, mine(python("")))
 	exitedWell(t, another(python(""))) // takes the only place
-	until(t, "one sandbox is left", 10*time.Second, func() bool {
+	until(t, "one sandbox is left", func() bool {
 		return len(containers(t, "label=execgate.gateway="+gateway)) == 1
 	})
 }

@@ -9,10 +9,11 @@ import (
 	"github.com/execgate/execgate/executor"
 )
 
-// granted are limits that every program of these tests fits in.
+// granted are limits that every program of these tests fits in, also in time on a
+// machine that does a lot beside.
 func granted() execution.Limits {
 	return execution.Limits{
-		TimeoutMS: 20_000, MemoryMiB: 128, CPUMillis: 1000, CPUShares: 256, PIDs: 50, NoFile: 256,
+		TimeoutMS: 60_000, MemoryMiB: 128, CPUMillis: 1000, CPUShares: 256, PIDs: 50, NoFile: 256,
 		TmpMiB: 16, WorkspaceMiB: 16, ShmMiB: 8, OutputKiB: 1024, ResultKiB: 256, FilesMiB: 8, FilesCount: 16,
 	}
 }

@@ -96,18 +96,18 @@ def tick():
         time.sleep(0.001)
 threading.Thread(target=tick, daemon=True).start()
 `)), "")
-	until(t, "only the agent and the interpreter are left", 5*time.Second, func() bool {
+	until(t, "only the agent and the interpreter are left", func() bool {
 		return strings.Count(docker(t, "top", containers(t, "label=execgate.execution="+s.ID)[0], "-eo", "pid,stat,comm"), "\n") == 2
 	})
 	if top := docker(t, "top", containers(t, "label=execgate.execution="+s.ID)[0], "-eo", "pid,stat,comm"); !strings.Contains(top, " T") {
 		t.Errorf("the interpreter is not stopped:\n%s", top)
 	}
-	r := execute(python("before = ticks\ntime.sleep(0.05)\nprint(ticks > before)"))
-	wantRun(t, r, "True\n")
+	wantRun(t, execute(python("before = ticks\nwhile ticks == before: time.sleep(0.001)\nprint(ticks > before)")), "True\n")
 }
 
+// A program that heeds its interrupt costs the session nothing, however late it does.
 func TestSessionSurvivesLimits(t *testing.T) {
-	e := newExecutor(t)
+	e := newExecutor(t, withGrace(patience))
 	_, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("state = 'kept'")), "")
 	r := execute(python("while True: pass"), func(l *execution.Limits) { l.TimeoutMS = 300 })
@@ -120,11 +120,22 @@ func TestSessionSurvivesLimits(t *testing.T) {
 		t.Errorf("a flood: session %s, %s", r.Session, describe(r))
 	}
 	wantRun(t, execute(python("print(state)")), "kept\n")
+}
 
+func TestSessionIsResetByItsProgram(t *testing.T) {
+	e := newExecutor(t)
 	stubborn := python("import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass")
-	r = execute(stubborn, func(l *execution.Limits) { l.TimeoutMS = 300 })
-	if r.Outcome != execution.OutcomeTimedOut || r.Session != execution.SessionReset {
-		t.Errorf("a program that does not stop: session %s, %s", r.Session, describe(r))
+	var execute func(execution.Job, ...func(*execution.Limits)) execution.Result
+	var r execution.Result
+	// Where the agent gets no processor to say that it has killed the program, all of the
+	// session is lost.
+	for tries := 0; tries < 10 && r.Session != execution.SessionReset; tries++ {
+		_, execute = inSession(t, e, "python")
+		wantRun(t, execute(python("state = 'kept'")), "")
+		r = execute(stubborn, timeout(300))
+		if r.Outcome != execution.OutcomeTimedOut || r.Session == execution.SessionKept {
+			t.Errorf("a program that does not stop: session %s, %s", r.Session, describe(r))
+		}
 	}
 	wantRun(t, execute(python("print('state' in globals())")), "False\n")
 	wantRun(t, execute(python("state = 'new'\nopen('file', 'w').write('kept')")), "")
@@ -140,7 +151,7 @@ func TestSessionSurvivesLimits(t *testing.T) {
 }
 
 func TestInterruptKeepsTheState(t *testing.T) {
-	e := newExecutor(t)
+	e := newExecutor(t, withGrace(patience))
 	s, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("state = 1")), "")
 	ctx, cancel := context.WithCancel(t.Context())

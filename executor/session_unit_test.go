@@ -80,7 +80,7 @@ func lyingSession(t *testing.T, agent func(wire.Frame, net.Conn, []net.Conn)) (*
 	e.sessions.add(s)
 	e.engines = &engines{cli: sb.cli}
 	job := execution.Job{ID: "ex_1", Owner: owner, Session: "se_1", Command: []string{"x"}, Grant: execution.Grant{Limits: little}}
-	job.Grant.Limits.TimeoutMS = 200
+	job.Grant.Limits.TimeoutMS = hangs.Milliseconds()
 	return e, job
 }
 
@@ -125,11 +125,12 @@ func TestLyingAgentInASession(t *testing.T) {
 				}
 				// One that listens is told of the start.
 				job.Events = func(execution.Event) error { return nil }
-				ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
-				defer cancel()
+				if c.words == started {
+					job.Grant.Limits.TimeoutMS = soon.Milliseconds()
+				}
 				began := time.Now()
-				r, err := e.executeInSession(ctx, job)
-				if took := time.Since(began); took > 6*time.Second {
+				r, err := e.executeInSession(t.Context(), job)
+				if took := time.Since(began); took > inTime {
 					t.Errorf("execution %d took %s", i, took)
 				}
 				if r.Session != want || want != lost && r.Outcome != execution.OutcomeExited {
@@ -214,7 +215,7 @@ func TestLyingAgentAboutCleaning(t *testing.T) {
 			if err := e.reused.clean(sb); (err == nil) != c.ok {
 				t.Errorf("%v", err)
 			}
-			if took := time.Since(began); took > cleanTimeout+2*time.Second {
+			if took := time.Since(began); took > cleanTimeout+inTime {
 				t.Errorf("took %s", took)
 			}
 		})
@@ -225,11 +226,12 @@ func TestLyingAgentAboutCleaning(t *testing.T) {
 func TestAgentThatNeverParks(t *testing.T) {
 	for _, words := range []string{"", started, raw(wire.FrameParked, "x")} {
 		e, sb := lyingSandbox(t, func(_ wire.Frame, control net.Conn, _ []net.Conn) { io.WriteString(control, words) })
+		e.cfg.StartTimeout = soon
 		began := time.Now()
 		if err := e.parkDriver(t.Context(), sb, parkable{}); execution.KindOf(err) != execution.KindUnavailable || sb.parked {
 			t.Errorf("%q: %v", words, err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > inTime {
 			t.Errorf("%q took %s", words, took)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // untilStats waits until the executor's counts are as reached wants them.
 func untilStats(t testing.TB, e *executor.Executor, what string, reached func(executor.Stats) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -10,6 +10,7 @@ import (
 
 // Who runs a job is told once how its program began, and before it is over.
 func TestHowProgramsBeginIsTold(t *testing.T) {
+	t.Parallel()
 	var told []execution.Start
 	telling := func(job execution.Job) execution.Job {
 		job.Started = func(s execution.Start) { told = append(told, s) }

@@ -94,6 +94,7 @@ PY
 // An SDK that signs signs with keys that are none; the gateway signs anew, and the
 // destination finds the real signature. The real keys never are in the sandbox.
 func TestSDKThatSigns(t *testing.T) {
+	t.Parallel()
 	bucket := newBucket(t)
 	o := newOutside(t, bucket)
 	o.loans = map[string]execution.Secret{

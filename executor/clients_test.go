@@ -16,6 +16,7 @@ import (
 // Clients as Debian has them reach what is granted without a setting, and nothing else;
 // what trusts the image's roots alone reaches nothing.
 func TestClientsAsDebianHasThem(t *testing.T) {
+	t.Parallel()
 	repository := gitServer(t)
 	o := newOutside(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/repo.git/") {
@@ -105,6 +106,7 @@ git -c user.name=test -c user.email=test@test commit -qm first && git clone -q -
 
 // pip, in an image of a user's own, installs from an index that is granted.
 func TestPipInstalls(t *testing.T) {
+	t.Parallel()
 	index := pipIndex(t)
 	o := newOutside(t, index)
 	underEach(t, func(t *testing.T, runtime string) {
@@ -124,6 +126,7 @@ python3 -m pip download -q --index-url https://pypi.example:PORT/simple/ absent 
 // npm, in an image of a user's own, installs from a registry that is granted, also
 // packages with a scope, whose names have an escaped slash.
 func TestNpmInstalls(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t, npmRegistry(t, "registry.example"))
 	underEach(t, func(t *testing.T, runtime string) {
 		out := o.bash(t, runtime, `echo '{}' >package.json

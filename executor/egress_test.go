@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,9 +21,9 @@ import (
 // then with what comes, until the program writes no more.
 type echo struct {
 	mu      sync.Mutex
-	carried []string // execution, name and port of each
-	now     atomic.Int32
-	most    atomic.Int32
+	carried []string       // execution, name and port of each
+	now     map[string]int // connections of each execution
+	most    int            // at once
 	// refuse says which names are closed at once.
 	refuse func(name string) bool
 	// serve is instead of the echo, where it is not nil.
@@ -34,11 +35,17 @@ func (e *echo) Authority() (*tls.Certificate, error) { return executor.NewTestAu
 func (e *echo) Carry(ctx context.Context, job execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
 	e.mu.Lock()
 	e.carried = append(e.carried, fmt.Sprintf("%s %s:%d", job.ID, to.Host, to.Port))
-	e.mu.Unlock()
-	now := e.now.Add(1)
-	defer e.now.Add(-1)
-	for most := e.most.Load(); now > most && !e.most.CompareAndSwap(most, now); most = e.most.Load() {
+	if e.now == nil {
+		e.now = map[string]int{}
 	}
+	e.now[job.ID]++
+	e.most = max(e.most, e.now[job.ID])
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.now[job.ID]--
+	}()
 	switch {
 	case e.refuse != nil && e.refuse(to.Host):
 	case e.serve != nil:
@@ -53,14 +60,36 @@ func (e *echo) Carry(ctx context.Context, job execution.Job, _ *tls.Certificate,
 // seen are the connections that were carried, and none of them any more.
 func (e *echo) seen(t testing.TB) []string {
 	t.Helper()
-	if n := e.now.Load(); n != 0 {
-		t.Errorf("%d connections are carried though the execution has ended", n)
-	}
+	return e.seenOf(t, "")
+}
+
+// seenOf are those of the executions whose ids begin so.
+func (e *echo) seenOf(t testing.TB, id string) (list []string) {
+	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := e.carried
-	e.carried = nil
+	for job, n := range e.now {
+		if n != 0 && strings.HasPrefix(job, id) {
+			t.Errorf("%d connections of %s are carried though it has ended", n, job)
+		}
+	}
+	e.carried = slices.DeleteFunc(e.carried, func(to string) bool {
+		its := strings.HasPrefix(to, id)
+		if its {
+			list = append(list, to)
+		}
+		return its
+	})
 	return list
+}
+
+// atOnce is how many an execution had at once, at most, since it was last asked.
+func (e *echo) atOnce() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	most := e.most
+	e.most = 0
+	return most
 }
 
 func carriedBy(egress executor.Egress) func(*executor.Config) {
@@ -105,6 +134,7 @@ def failure(f, *args):
 `
 
 func TestProgramReachesAName(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {
@@ -141,6 +171,7 @@ True False True
 // A program that was granted no network has neither a resolver nor a listener, and
 // a gateway that carries nothing refuses one.
 func TestNoNetworkUnlessGranted(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {
@@ -172,6 +203,7 @@ print(failure(talk, 'db.example', 443), failure(talk, '127.0.0.1', 53), failure(
 // Either side may end its way and go on with the other, and neither is given more
 // than it takes.
 func TestConnectionsEndEachWayAlone(t *testing.T) {
+	t.Parallel()
 	const size = 3 << 20 // more than all that is held on the way
 	over := make(chan string, 1)
 	egress := &echo{serve: func(_ context.Context, name string, conn net.Conn) {
@@ -204,6 +236,7 @@ print(got, talk('after.api.example', 443))
 
 // What the egress resets, the program sees reset; what it closes, closed.
 func TestConnectionsThatAreCutShort(t *testing.T) {
+	t.Parallel()
 	egress := &echo{refuse: func(name string) bool { return name == "no.example" }, serve: func(_ context.Context, _ string, conn net.Conn) {
 		io.WriteString(conn, "a part")
 		conn.Read(make([]byte, 1))
@@ -230,6 +263,7 @@ print(failure(cut, False), failure(cut, True) == 'reset')
 }
 
 func TestManyConnectionsAtOnce(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {
@@ -246,20 +280,20 @@ for i, s in reversed(open):
 for i in range(100): assert talk('db.example', 443).endswith(b'hello\nend\n')
 `)), reaching(443)))
 		exitedWell(t, r)
-		if seen := egress.seen(t); len(seen) != 150 || egress.most.Load() < 50 {
-			t.Errorf("%d carried, %d at once", len(seen), egress.most.Load())
+		if seen, most := egress.seen(t), egress.atOnce(); len(seen) != 150 || most < 50 {
+			t.Errorf("%d carried, %d at once", len(seen), most)
 		}
 	})
 }
 
 // A connection past the budget is reset, and those that there are go on.
 func TestBudgetOfConnections(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	network := reaching(443)
 	network.Budget.Connections = 3
 	underEach(t, func(t *testing.T, runtime string) {
-		egress.most.Store(0)
 		r := run(t, e, networked(under(runtime, python(dial+`
 first = [socket.create_connection(('db.example', 443), 60) for i in range(3)]
 print([s.recv(100) for s in first] == [b'db.example:443\n'] * 3, failure(talk, 'db.example', 443))
@@ -271,8 +305,9 @@ for s in first: s.sendall(b'x'); assert s.recv(1) == b'x'
 		if out := exitedWell(t, r); out != "True reset" {
 			t.Errorf("%s", describe(r))
 		}
-		if egress.seen(t); egress.most.Load() != 3 {
-			t.Errorf("%d were carried at once", egress.most.Load())
+		egress.seen(t)
+		if most := egress.atOnce(); most != 3 {
+			t.Errorf("%d were carried at once", most)
 		}
 	})
 }
@@ -280,6 +315,7 @@ for s in first: s.sendall(b'x'); assert s.recv(1) == b'x'
 // What a program left open ends with it: the egress is told, and has returned
 // before Execute does, however the program ends.
 func TestConnectionsEndWithTheirProgram(t *testing.T) {
+	t.Parallel()
 	const open = dial + `
 held = [socket.create_connection(('db.example', 443), 60) for _ in range(3)]
 for s in held: assert s.recv(5) == b'ready'
@@ -323,6 +359,7 @@ print('held', flush=True)
 
 // A sandbox that was started ahead serves a program with a network.
 func TestWarmSandboxHasTheNetworkOfItsProgram(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, warm(1), carriedBy(egress))
 	untilParked(t, e, 1)
@@ -341,6 +378,7 @@ func TestWarmSandboxHasTheNetworkOfItsProgram(t *testing.T) {
 // A sandbox is reused by its owner under an equal network and no other, with
 // nothing left of the connections, listeners and names of the program before.
 func TestReuseWithANetwork(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	image, err := e.Resolve(t.Context(), "", "python")
@@ -392,6 +430,7 @@ asked = socket.create_connection(('127.0.0.1', 53), 60)
 // In a session a connection belongs to the execution that made it. Those of one
 // that has ended are reset, and its addresses lead nowhere.
 func TestSessionWithANetwork(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	s, execute := inSession(t, e, "python")

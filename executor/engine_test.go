@@ -181,6 +181,7 @@ func newExecutorBehind(t testing.TB, p *proxy, change ...func(*executor.Config))
 // An engine that is not there at the start is no reason not to start, and is
 // found when it comes.
 func TestEngineComesAndGoes(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t)
 	e, _ := newExecutorBehind(t, p)
 	promptly(t, "an engine that is not there", time.Second, func() time.Duration {
@@ -210,8 +211,10 @@ func TestEngineComesAndGoes(t *testing.T) {
 // An engine that goes away while a program runs ends the execution, and what it
 // left is reaped once the engine is back.
 func TestEngineLostWhileRunning(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*proxy){"dropped": (*proxy).down, "hung": (*proxy).hang} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := newProxy(t)
 			p.up(t)
 			e, gateway := newExecutorBehind(t, p)
@@ -288,8 +291,10 @@ func TestEngineHungForMany(t *testing.T) {
 // An engine can do what it was asked and report failure all the same: nothing
 // may be left of it.
 func TestEngineDoesAndReportsFailure(t *testing.T) {
+	t.Parallel()
 	for _, part := range []string{"/containers/create?name=execgate-", "/start", "/attach", "/containers/execgate-", "/json"} {
 		t.Run(strings.ReplaceAll(part, "/", " "), func(t *testing.T) {
+			t.Parallel()
 			p := newProxy(t)
 			p.up(t)
 			e, gateway := newExecutorBehind(t, p)
@@ -314,6 +319,7 @@ func TestEngineDoesAndReportsFailure(t *testing.T) {
 
 // Errors tell the caller what to do and nothing of the machine.
 func TestUnavailableSaysWhenToTryAgain(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t)
 	e, _ := newExecutorBehind(t, p)
 	_, err := execute(t.Context(), e, "ex_test_none", shell("true"))

@@ -50,6 +50,7 @@ var shown = fmt.Sprintf("0o100400 True True %s %s\n%s\n['pass-word', 'username']
 // A program finds its credentials as a file of its own and as variables, under
 // each driver, and nothing else has them: not the engine, and not the agent.
 func TestCredentialsOfAProgram(t *testing.T) {
+	t.Parallel()
 	const path = "/tmp/creds/db.json"
 	e := newExecutor(t)
 	underEach(t, func(t *testing.T, runtime string) {
@@ -87,6 +88,7 @@ print([word for word in ('ZsXwq7', '8Kq2', 'creds') if word in seen], 'environ: 
 
 // The engine is told nothing of them.
 func TestEngineKnowsNoCredential(t *testing.T) {
+	t.Parallel()
 	var inspected string
 	e := newExecutor(t)
 	job := command("/bin/sh", "-c", "test -s /tmp/db.json && echo ready && sleep 600")
@@ -107,6 +109,7 @@ func TestEngineKnowsNoCredential(t *testing.T) {
 
 // Nothing of a file is left for who comes next, wherever the program has put it.
 func TestCredentialsEndWithTheirProgram(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	const path = "/workspace/private/db.json"
 	t.Run("session", func(t *testing.T) {
@@ -194,6 +197,7 @@ print('done')`)
 // A credential that cannot be given to a program is refused before anything is
 // started, and no error has its value.
 func TestCredentialsThatCannotBeGiven(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	image, err := e.Resolve(t.Context(), "", "python")
 	if err != nil {

@@ -42,6 +42,7 @@ func billed(t *testing.T, r execution.Result) {
 
 // Whatever way a program ends, what it used of the processor is billed.
 func TestUsageOfProcessor(t *testing.T) {
+	t.Parallel()
 	warm := func(c *executor.Config) {
 		c.Warm = []executor.Warm{{Image: "python", Language: "python", Runtime: "runc", Limits: granted(), Target: 1, Max: 1}}
 	}
@@ -50,6 +51,7 @@ func TestUsageOfProcessor(t *testing.T) {
 		change func(*executor.Config)
 	}{{"cold", func(*executor.Config) {}}, {"warm", warm}} {
 		t.Run(start.name, func(t *testing.T) {
+			t.Parallel()
 			e := newExecutor(t, start.change)
 			for _, end := range []struct {
 				name       string
@@ -89,6 +91,7 @@ func TestUsageOfProcessor(t *testing.T) {
 
 // A program that waits uses nothing, however long it is watched.
 func TestUsageOfAProgramThatWaits(t *testing.T) {
+	t.Parallel()
 	r := run(t, newExecutor(t), burns(0, "", "time.sleep(3)"))
 	if r.Outcome != execution.OutcomeExited || r.Usage.WallMS < 3000 {
 		t.Errorf("%s", describe(r))
@@ -126,6 +129,7 @@ func TestUsageWithoutTheAgentsWord(t *testing.T) {
 
 // Where neither the agent nor the engine can tell any more, the host can.
 func TestUsageWhileTheEngineHangs(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t)
 	p.up(t)
 	e, gateway := newExecutorBehind(t, p)
@@ -156,6 +160,7 @@ func TestUsageWhileTheEngineHangs(t *testing.T) {
 
 // Memory is billed as allocated, above what the same program uses without.
 func TestUsageOfMemory(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	roomy := func(l *execution.Limits) { l.MemoryMiB = 256 }
 	bare := run(t, e, python("result = 1"), roomy).Usage.PeakMemoryMiB

@@ -9,6 +9,7 @@ import (
 )
 
 func TestEventsComeInOrder(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	var types []string
 	var stdout strings.Builder
@@ -34,6 +35,7 @@ func TestEventsComeInOrder(t *testing.T) {
 // A listener that does not return is backpressure: the program waits for it,
 // the gateway holds no more than the granted output, and the timeout holds.
 func TestListenerThatDoesNotReturnStallsTheProgram(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	job := python("import sys\nwhile True:\n    sys.stdout.write('x' * 65536)\n    open('/workspace/out/progress', 'a').write('x')")
 	told, release := make(chan struct{}), make(chan struct{})
@@ -64,6 +66,7 @@ func TestListenerThatDoesNotReturnStallsTheProgram(t *testing.T) {
 }
 
 func TestListenerThatFailsEndsTheProgram(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	job := python("import time\nprint('x', flush=True)\ntime.sleep(600)")
 	calls := 0

@@ -34,6 +34,7 @@ func outOfMemory(h *hostile) {
 
 // Programs that fill what they may write to, and try what they may not.
 func TestHostileDisk(t *testing.T) {
+	t.Parallel()
 	var list []hostile
 	for path, limit := range map[string]string{"/tmp": "tmp_mib", "/workspace": "workspace_mib", "/dev/shm": "shm_mib"} {
 		list = append(list,
@@ -108,6 +109,7 @@ result = found
 
 // What programs leave for the gateway to collect.
 func TestHostileArtifacts(t *testing.T) {
+	t.Parallel()
 	fifo := "import os\n"
 	big := func(l *execution.Limits) { l.FilesMiB, l.FilesCount = 1, 4 }
 	attacks(t, []hostile{
@@ -155,6 +157,7 @@ open('ok.txt', 'w').write('ok')
 
 // Files of the request that do not fit, or are no files.
 func TestHostileRequestFiles(t *testing.T) {
+	t.Parallel()
 	with := func(job execution.Job, files ...execution.File) execution.Job {
 		job.Files = files
 		return job

@@ -9,6 +9,7 @@ import (
 // a port that is granted. What is tried: addresses of every kind, other protocols,
 // and listeners that are not what they seem.
 func TestHostileConnections(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	for name, c := range map[string]struct{ code, want string }{
@@ -91,6 +92,7 @@ n = '.'.join(['a' * 63] * 3 + ['b' * 61])
 print(talk(n, 443) == n.encode() + b':443\nhello\nend\n')`, "True"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			underEach(t, func(t *testing.T, runtime string) {
 				r := run(t, e, networked(under(runtime, python(dial+c.code)), reaching(443)))
 				out := exitedWell(t, r)
@@ -101,7 +103,7 @@ print(talk(n, 443) == n.encode() + b':443\nhello\nend\n')`, "True"},
 				if out != c.want {
 					t.Errorf("want %s: %s", c.want, describe(r))
 				}
-				for _, to := range egress.seen(t) {
+				for _, to := range egress.seenOf(t, "ex_test_"+t.Name()) {
 					if !strings.HasSuffix(to, ".example:443") && !strings.Contains(to, "bbbb:443") {
 						t.Errorf("carried: %s", to)
 					}
@@ -113,6 +115,7 @@ print(talk(n, 443) == n.encode() + b':443\nhello\nend\n')`, "True"},
 
 // The resolver answers or does not, whatever it is asked, and asks nobody.
 func TestHostileQueries(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	const ask = dial + `
@@ -173,6 +176,7 @@ print(talk('db.example', 443))
 
 // The resolver's own port can be granted too.
 func TestPortOfTheResolverIsGranted(t *testing.T) {
+	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
 	underEach(t, func(t *testing.T, runtime string) {

@@ -161,6 +161,7 @@ var carriedOut = []string{
 // Every forbidden call fails with its error, and the program goes on. Under
 // gVisor all fail but those that are carriedOut, each with an error of its own.
 func TestForbiddenSystemCalls(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	job := python(`
 import ctypes, os
@@ -224,6 +225,7 @@ func TestForbiddenCallsAreDocumented(t *testing.T) {
 
 // What programs do need, works.
 func TestProfileLetsProgramsWork(t *testing.T) {
+	t.Parallel()
 	attacks(t, []hostile{
 		{name: "the libraries of the image", want: execution.OutcomeExited, limits: func(l *execution.Limits) { l.MemoryMiB = 512 }, job: python(`
 import numpy, pandas, requests
@@ -259,6 +261,7 @@ sqlite3.connect('/workspace/x.db').execute('create table t (a)')
 
 // What a program can find out about, and do to, process 1 and the host.
 func TestHostileReads(t *testing.T) {
+	t.Parallel()
 	nothing := func(t testing.TB, r execution.Result) {
 		t.Helper()
 		if string(r.Value) != "[]" {
@@ -357,6 +360,7 @@ for f in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0]),
 
 // 32-bit calls do not reach the kernel: filters on arguments do not see them.
 func TestHostile32Bit(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	job := python(`
 import ctypes, mmap, os
@@ -382,6 +386,7 @@ print('called', call() == os.getpid(), flush=True)
 // No filter sees uretprobe from Linux 6.14 on; the kernel ends a program that
 // calls it.
 func TestHostileUretprobe(t *testing.T) {
+	t.Parallel()
 	attacks(t, []hostile{{name: "uretprobe", want: execution.OutcomeExited, check: value("true"), job: python(`
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)

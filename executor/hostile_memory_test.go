@@ -11,6 +11,7 @@ import (
 // Programs that take memory, in every way that counts as such. Under gVisor the
 // host's kernel sees one process, and ends all of the sandbox.
 func TestHostileMemory(t *testing.T) {
+	t.Parallel()
 	small := func(l *execution.Limits) {
 		l.MemoryMiB = 64
 		l.TmpMiB, l.WorkspaceMiB, l.ShmMiB = 16, 16, 16
@@ -34,6 +35,7 @@ func TestHostileMemory(t *testing.T) {
 
 // The least memory that a grant can have is enough to be told about it.
 func TestLeastMemory(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	least := func(l *execution.Limits) {
 		l.MemoryMiB, l.TmpMiB, l.WorkspaceMiB, l.ShmMiB, l.FilesMiB = 16, 4, 4, 4, 1

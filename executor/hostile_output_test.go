@@ -29,6 +29,7 @@ func value(want string) func(testing.TB, execution.Result) {
 
 // Programs that write too much, or what is no text.
 func TestHostileOutput(t *testing.T) {
+	t.Parallel()
 	small := func(l *execution.Limits) { l.OutputKiB = 64 }
 	budget := func(t testing.TB, r execution.Result) {
 		t.Helper()
@@ -57,6 +58,7 @@ func TestHostileOutput(t *testing.T) {
 
 // Results that are no results.
 func TestHostileResults(t *testing.T) {
+	t.Parallel()
 	write := func(script string) execution.Job {
 		return python("import os\nP = os.environ['EXECGATE_RESULT']\n" + script)
 	}
@@ -99,6 +101,7 @@ func TestHostileResults(t *testing.T) {
 
 // A result as large as may be granted costs the sandbox no memory of its own.
 func TestLargeResult(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	r := hostile{
 		job: shell(`printf '"' > /tmp/.execgate-result; dd if=/dev/zero bs=1M count=40 2>/dev/null | tr '\0' x >> /tmp/.execgate-result; printf '"' >> /tmp/.execgate-result`),

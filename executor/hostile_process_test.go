@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,7 @@ func timeout(ms int64) func(*execution.Limits) {
 
 // Programs that multiply, hang on, or will not die.
 func TestHostileProcesses(t *testing.T) {
+	t.Parallel()
 	attacks(t, []hostile{
 		{name: "fork bomb", gvisor: withRoom, want: execution.OutcomeTimedOut, limits: timeout(1500), hit: []string{"timeout_ms", "pids"},
 			job: python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n")},
@@ -121,6 +123,7 @@ refused('oom', lambda: open('/proc/1/oom_score_adj','w').write('1000'))
 
 // A program that is told to stop may say a last word, as long as its grace is.
 func TestProgramHeedsTheStop(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, withGrace(patience))
 	underEach(t, func(t *testing.T, runtime string) {
 		hostile{want: execution.OutcomeTimedOut, limits: timeout(700), hit: []string{"timeout_ms"}, stdout: "bye", job: python(`
@@ -162,6 +165,7 @@ func spinEndsInTime(t *testing.T, e *executor.Executor, runtime string) {
 // A program that was granted so many processes can have exactly as many, and
 // the agent lives to report it.
 func TestExactlyTheGrantedProcesses(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	underEach(t, func(t *testing.T, runtime string) { exactlyTheGrantedProcesses(t, e, runtime) })
 }
@@ -169,7 +173,16 @@ func TestExactlyTheGrantedProcesses(t *testing.T) {
 func exactlyTheGrantedProcesses(t *testing.T, e *executor.Executor, runtime string) {
 	for _, n := range []int64{2, 8, 50, 200} {
 		for _, kind := range []string{"process", "thread"} {
-			code := `
+			t.Run(fmt.Sprint(n, " by ", kind), func(t *testing.T) {
+				t.Parallel()
+				exactlySoMany(t, e, runtime, n, kind)
+			})
+		}
+	}
+}
+
+func exactlySoMany(t *testing.T, e *executor.Executor, runtime string, n int64, kind string) {
+	code := `
 import os, time, threading
 n = 1
 while True:
@@ -181,17 +194,15 @@ while True:
     n += 1
 result = n
 `
-			r := hostile{job: python("KIND = '" + kind + "'" + code), limits: func(l *execution.Limits) { l.PIDs = n; l.MemoryMiB = 2048 },
-				want: execution.OutcomeExited}.under(runtime).attack(t, e)
-			// A handful met for less than a moment may go unseen, never more. gVisor
-			// keeps no peak, so there threads that end with the program may, too.
-			seen := n >= 8 && (runtime == "runc" || kind == "process")
-			if seen && !slices.Contains(r.Usage.LimitsHit, "pids") {
-				t.Errorf("granted %d, had as many by %s, and limits_hit is %v", n, kind, r.Usage.LimitsHit)
-			}
-			if string(r.Value) != itoa(n) {
-				t.Errorf("granted %d, had %s by %s", n, r.Value, kind)
-			}
-		}
+	r := hostile{job: python("KIND = '" + kind + "'" + code), limits: func(l *execution.Limits) { l.PIDs = n; l.MemoryMiB = 2048 },
+		want: execution.OutcomeExited}.under(runtime).attack(t, e)
+	// A handful met for less than a moment may go unseen, never more. gVisor
+	// keeps no peak, so there threads that end with the program may, too.
+	seen := n >= 8 && (runtime == "runc" || kind == "process")
+	if seen && !slices.Contains(r.Usage.LimitsHit, "pids") {
+		t.Errorf("granted %d, had as many by %s, and limits_hit is %v", n, kind, r.Usage.LimitsHit)
+	}
+	if string(r.Value) != itoa(n) {
+		t.Errorf("granted %d, had %s by %s", n, r.Value, kind)
 	}
 }

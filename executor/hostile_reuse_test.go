@@ -142,6 +142,7 @@ time.sleep(1)
 
 // The next program of the owner finds nothing, soon, in whichever sandbox.
 func TestHostileReuse(t *testing.T) {
+	t.Parallel()
 	const find = `
 import os, socket
 left = [f'{place}/{name}' for place in ('/tmp', '/workspace', '/dev/shm', '/workspace/out') for name in os.listdir(place) if (place, name) != ('/workspace', 'out')]

@@ -11,6 +11,7 @@ import (
 
 // Languages, streams and usage are the same under each runtime.
 func TestEachRuntimeRunsPrograms(t *testing.T) {
+	t.Parallel()
 	input := under("", execution.Job{
 		Language: "bash", Code: "read line; echo \"$line $INPUT_DATA\"; echo 1 >\"$EXECGATE_RESULT\"; echo kept >/workspace/out/a; cat given; exit 4\n",
 		Input: []byte(`{"a":1}`), Stdin: "in\n", Files: []execution.File{{Path: "given", Content: []byte("file")}},
@@ -29,6 +30,7 @@ func TestEachRuntimeRunsPrograms(t *testing.T) {
 
 // A program of node's works under the profile and under each runtime.
 func TestEachRuntimeRunsNode(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, func(c *executor.Config) {
 		c.Images[0].Reference = "execgate/sandbox-node:latest"
 		c.Images[0].Languages = map[string]executor.Language{"javascript": {Command: []string{"/usr/bin/env", "--chdir=/opt/execgate/drivers", "/usr/bin/node", "javascript"}}}
@@ -55,6 +57,7 @@ const server = net.createServer(c => c.end('socket')).listen(8080, '127.0.0.1', 
 // A parked sandbox serves under each runtime. One of gVisor whose memory cannot
 // be raised is left for a cold start, with all that was granted.
 func TestEachRuntimeParks(t *testing.T) {
+	t.Parallel()
 	underEach(t, func(t *testing.T, runtime string) {
 		e := newExecutor(t, warm(1), func(c *executor.Config) { c.Warm[0].Runtime = runtime })
 		untilParked(t, e, 1)
@@ -77,6 +80,7 @@ func TestEachRuntimeParks(t *testing.T) {
 // gVisor lists no System V objects, so a sandbox where a program left any is not
 // used again; one where it left none is.
 func TestNothingOfIPCIsReusedUnderGVisor(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	image, err := e.Resolve(t.Context(), "", "python")
 	if err != nil {

@@ -30,6 +30,7 @@ func brief(l *execution.Limits) { l.TimeoutMS = 1000 }
 // says how far it is, or to its files, ends in time, says what is left of the
 // session, and leaves the next execution its own outcome in time.
 func TestHostileSession(t *testing.T) {
+	t.Parallel()
 	const kept, reset = execution.SessionKept, execution.SessionReset
 	// ready finds the descriptor on which the driver says how far it is: of its
 	// pipes the one that is written to and closed on exec.
@@ -210,6 +211,7 @@ fcntl.fcntl(folder, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MODIFY | fcntl.DN
 
 // An interpreter that does not stand still between executions is lost.
 func TestSessionStandsStill(t *testing.T) {
+	t.Parallel()
 	const counts = `
 import os, threading, time
 ticks = 0

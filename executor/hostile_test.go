@@ -122,6 +122,7 @@ func underEach(t *testing.T, test func(t *testing.T, runtime string)) {
 func attacks(t *testing.T, list []hostile) {
 	e := newExecutor(t)
 	underEach(t, func(t *testing.T, runtime string) {
+		t.Parallel()
 		for _, h := range list {
 			t.Run(h.name, func(t *testing.T) {
 				t.Parallel()

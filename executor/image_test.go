@@ -31,6 +31,7 @@ func withImage(name string) func(*executor.Config) {
 
 // What an image's metadata would add to a sandbox is masked.
 func TestHostileImageMetadata(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/hostile:latest"
 	newExecutor(t) // is there an engine at all?
 	buildImage(t, name, `
@@ -65,6 +66,7 @@ result = {
 
 // The labels that the reaper goes by are the gateway's, whatever the image says.
 func TestImageCannotForgeLabels(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/labels:latest"
 	gateway := execution.NewID("test_", time.Now())
 	newExecutor(t)
@@ -97,6 +99,7 @@ func TestImageCannotForgeLabels(t *testing.T) {
 
 // A volume that no mount can cover refuses the image instead of running it.
 func TestImageWithVolumeThatCannotBeMasked(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/volume:latest"
 	newExecutor(t)
 	buildImage(t, name, "VOLUME /execgate/x\n")
@@ -114,6 +117,7 @@ func TestImageWithVolumeThatCannotBeMasked(t *testing.T) {
 // An image that is rebuilt while the gateway runs is seen, and what was granted
 // before is still what runs.
 func TestRebuiltImage(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/rebuilt:latest"
 	newExecutor(t)
 	buildImage(t, name, "LABEL version=1\n")
@@ -140,6 +144,7 @@ func TestRebuiltImage(t *testing.T) {
 }
 
 func TestResolveRefuses(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	for _, c := range [][2]string{{"cobol", ""}, {"", "nothing"}, {"cobol", "python"}, {"", ""}} {
 		if _, err := e.Resolve(t.Context(), c[0], c[1]); execution.KindOf(err) != execution.KindNotFound {

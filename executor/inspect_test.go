@@ -31,6 +31,7 @@ func inspect(t *testing.T, reference string, languages map[string]executor.Langu
 // Everything that an image says and a sandbox has otherwise is told, and that it
 // runs all the same.
 func TestInspectTellsWhatIsIgnored(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/inspected:latest"
 	newExecutor(t)
 	buildImage(t, name, `
@@ -72,6 +73,7 @@ USER root
 
 // An image with no file at all is fit: what a sandbox needs comes with it.
 func TestInspectEmptyImage(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/empty:latest"
 	newExecutor(t)
 	buildImage(t, name, "FROM scratch\nLABEL empty=true\n")
@@ -82,6 +84,7 @@ func TestInspectEmptyImage(t *testing.T) {
 
 // An unfit image is told by what makes it so.
 func TestInspectUnfit(t *testing.T) {
+	t.Parallel()
 	newExecutor(t)
 	var volumes strings.Builder
 	for n := range 33 {
@@ -103,6 +106,7 @@ func TestInspectUnfit(t *testing.T) {
 		{"no command", "", nil, []string{"/usr/bin/python3", "-c", "import nosuchmodule"}, "command", "exit code 1: ModuleNotFoundError: No module named 'nosuchmodule'"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			name := "execgate-test/unfit-" + strings.ReplaceAll(test.name, " ", "-")
 			buildImage(t, name, test.lines)
 			unfit(t, inspect(t, name, test.languages, test.command...), test.subject, test.note)
@@ -125,6 +129,7 @@ func unfit(t *testing.T, found executor.Inspection, subject, note string) {
 }
 
 func TestInspectOtherArchitecture(t *testing.T) {
+	t.Parallel()
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 	const name = "execgate-test/architecture:latest"
 	newExecutor(t)
@@ -157,6 +162,7 @@ func loadImage(t *testing.T, name, architecture string) {
 
 // An image that the engine does not have is not fetched.
 func TestInspectMissing(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, func(c *executor.Config) {
 		c.Images = append(c.Images, executor.Image{Name: "candidate", Reference: "execgate-test/missing:latest"})
 	})

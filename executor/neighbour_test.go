@@ -16,6 +16,7 @@ import (
 // shared either: the neighbour of one that took every inotify instance, pipe
 // page and process has its own.
 func TestNeighboursShareNothing(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	hoarding := make(chan execution.Result, 1)
 	ctx, stop := context.WithCancel(t.Context())
@@ -60,6 +61,7 @@ func execute(ctx context.Context, e *executor.Executor, id string, job execution
 
 // Under gVisor no count of the host's kernel is the program's at all.
 func TestNeighboursShareNothingUnderGVisor(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -88,6 +90,7 @@ for _ in range(40): threading.Thread(target=signal.pause, daemon=True).start()
 
 // With fewer users than executions, those that find none are told to wait.
 func TestUsersRunOut(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, func(c *executor.Config) { c.UIDs = executor.UIDRange{First: 300_000, Count: 1} })
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -106,6 +109,7 @@ func TestUsersRunOut(t *testing.T) {
 
 // Many at once, with every kind of end, leave nothing and share no state.
 func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	var wg sync.WaitGroup
 	for i := range 12 {

@@ -26,6 +26,7 @@ func untilParked(t testing.TB, e *executor.Executor, n int) {
 }
 
 func TestParkedSandboxIsUsedOnce(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(1))
 	seen := map[string]bool{}
 	for range 3 {
@@ -48,6 +49,7 @@ func TestParkedSandboxIsUsedOnce(t *testing.T) {
 }
 
 func TestEmptyPoolStartsCold(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(0))
 	if r := run(t, e, python("result = 1")); r.Usage.Warm || string(r.Value) != "1" {
 		t.Fatalf("warm %t, result %s", r.Usage.Warm, r.Value)
@@ -55,6 +57,7 @@ func TestEmptyPoolStartsCold(t *testing.T) {
 }
 
 func TestParkedSandboxTakesTheGrantsLimits(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(1))
 	untilParked(t, e, 1)
 	r := run(t, e, python("x = bytearray(100 << 20)"), func(l *execution.Limits) { l.MemoryMiB, l.CPUMillis = 64, 250 })
@@ -64,6 +67,7 @@ func TestParkedSandboxTakesTheGrantsLimits(t *testing.T) {
 }
 
 func TestShelfTakesOnTheShapeThatIsGranted(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(1))
 	untilParked(t, e, 1)
 	other := func(l *execution.Limits) { l.TmpMiB = 5 }
@@ -88,6 +92,7 @@ func TestShelfTakesOnTheShapeThatIsGranted(t *testing.T) {
 }
 
 func TestPreloadedModulesServeProgramsThatNameThem(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(1), warm(1, "pandas"))
 	untilParked(t, e, 2)
 	const loaded = "import sys\nresult = 'pandas' in sys.modules # "
@@ -100,6 +105,7 @@ func TestPreloadedModulesServeProgramsThatNameThem(t *testing.T) {
 }
 
 func TestDeadParkedSandboxIsNotUsed(t *testing.T) {
+	t.Parallel()
 	for name, argv := range map[string][]string{
 		"its container": {"kill"},
 		"its driver":    {"exec", "-u", "0:0"},
@@ -135,6 +141,7 @@ func TestUsageOfAParkedSandboxIsTheProgramsOwn(t *testing.T) {
 }
 
 func TestRenewedPool(t *testing.T) {
+	t.Parallel()
 	gateway := ""
 	e := newExecutor(t, warm(1), func(c *executor.Config) { gateway = c.Gateway })
 	untilParked(t, e, 1)

@@ -33,6 +33,7 @@ func abandon(t testing.TB, gateway, id string, deadline time.Time) string {
 // Invariant 5, in part: every container is removed, also those of a gateway
 // that was killed.
 func TestReap(t *testing.T) {
+	t.Parallel()
 	gateway := execution.NewID("test_", time.Now())
 	e := newExecutor(t, func(c *executor.Config) { c.Gateway = gateway })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -93,6 +94,7 @@ func TestReap(t *testing.T) {
 
 // What an earlier life left is gone soon after Run begins.
 func TestRunReapsAtStart(t *testing.T) {
+	t.Parallel()
 	gateway := execution.NewID("test_", time.Now())
 	newExecutor(t)
 	id := abandon(t, gateway, "ex_1", time.Now().Add(time.Hour))
@@ -143,6 +145,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestCancelledBeforeItStarts(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -153,6 +156,7 @@ func TestCancelledBeforeItStarts(t *testing.T) {
 
 // Once Run is stopping nothing begins, and it returns when all is removed.
 func TestStopping(t *testing.T) {
+	t.Parallel()
 	var cfg executor.Config
 	newExecutor(t, func(c *executor.Config) { cfg = *c })
 	cfg.Gateway = execution.NewID("test_", time.Now())

@@ -11,6 +11,7 @@ import (
 // nobody else's is in, started cold or warm, and what a killed program used is
 // found there.
 func TestReservedTenantHasItsOwn(t *testing.T) {
+	t.Parallel()
 	var gateway string
 	e := newExecutor(t, warm(0), func(c *executor.Config) {
 		c.Reserved, gateway = map[string]int{"kept": 1}, c.Gateway

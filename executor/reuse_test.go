@@ -47,6 +47,7 @@ func exitedWell(t testing.TB, r execution.Result) string {
 }
 
 func TestSandboxIsReusedByItsOwnerAlone(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	mine, another := reusing(t, e, somebody), reusing(t, e, execution.Owner{Tenant: somebody.Tenant, Subject: "ak_2"})
 	elsewhere := reusing(t, e, execution.Owner{Tenant: "other", Subject: somebody.Subject})
@@ -73,6 +74,7 @@ func TestSandboxIsReusedByItsOwnerAlone(t *testing.T) {
 
 // Nothing of a program survives it where the next one of the same owner runs.
 func TestNothingSurvivesBetweenReuses(t *testing.T) {
+	t.Parallel()
 	const leave = `
 import ctypes, os, resource, signal, socket, subprocess, sys, threading, time
 open('/workspace/left', 'w').write('x'); open('/tmp/left', 'w').write('x'); open('/dev/shm/left', 'w').write('x')
@@ -152,6 +154,7 @@ print('; '.join(left), file=sys.stderr)
 
 // Two programs of one interpreter are as independent as two interpreters.
 func TestReusedProgramsDifferInWhatIsRandom(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	execute := reusing(t, e, somebody)
 	seen := map[string]bool{}
@@ -168,6 +171,7 @@ func TestReusedProgramsDifferInWhatIsRandom(t *testing.T) {
 
 // What runs in a sandbox that is reused cannot harm what makes it so.
 func TestReusedSandboxHoldsAgainstItsProgram(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	execute := reusing(t, e, somebody)
 	first := exitedWell(t, execute(python(container)))
@@ -223,6 +227,7 @@ assert len(os.listdir('/proc/self/fd')) <= 5 # the streams, the one that lists, 
 }
 
 func TestReuseOfOtherLanguages(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	execute := reusing(t, e, somebody)
 	bash := execution.Job{Language: "bash", Code: "id -u; cut -d' ' -f22 /proc/1/stat; ls -A /tmp; touch /tmp/left; sleep 600 &"}
@@ -236,6 +241,7 @@ func TestReuseOfOtherLanguages(t *testing.T) {
 // A caller that runs many at once gets many sandboxes, and no two jobs share one
 // at the same time.
 func TestReuseByManyAtOnce(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, func(c *executor.Config) { c.ReusedMax = 3 })
 	const others = `
 import os
@@ -260,6 +266,7 @@ print([p for p in os.listdir('/proc') if p.isdigit() and user(p) not in (0, os.g
 }
 
 func TestWhatIsReusedGoesWhenNobodyComes(t *testing.T) {
+	t.Parallel()
 	gateway := ""
 	e := newExecutor(t, func(c *executor.Config) { c.ReusedMax, gateway = 1, c.Gateway })
 	mine, another := reusing(t, e, somebody), reusing(t, e, execution.Owner{Tenant: "default", Subject: "ak_2"})

@@ -43,6 +43,7 @@ func python(code string) execution.Job { return execution.Job{Language: "python"
 func command(argv ...string) execution.Job { return execution.Job{Command: argv} }
 
 func TestRunsPython(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	r := run(t, e, python("import sys\nprint('out')\nprint('err', file=sys.stderr)\nresult = {'sum': 2 + 2}\n"))
 	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 0 {
@@ -54,6 +55,7 @@ func TestRunsPython(t *testing.T) {
 }
 
 func TestRunsCommand(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	r := run(t, e, command("/bin/sh", "-c", "id -un; exit 3"))
 	if r.Outcome != execution.OutcomeExited || *r.ExitCode != 3 || string(r.Stdout) != "sandbox\n" {
@@ -64,6 +66,7 @@ func TestRunsCommand(t *testing.T) {
 // A driver that takes the code as it is finds the input in its environment, and
 // nothing that the caller says gets in its way.
 func TestRunsBash(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	job := execution.Job{
 		Language: "bash", Code: "echo \"$INPUT_DATA\"\necho '{\"n\":1}' >\"$EXECGATE_RESULT\"\nnosuchcommand\nexit 4\n",

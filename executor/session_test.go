@@ -52,6 +52,7 @@ func wantRun(t testing.TB, r execution.Result, stdout string) {
 }
 
 func TestSessionKeepsTheInterpreter(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	_, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("import os\nx = 41\nresult = x\nopen('kept', 'w').write('file')")), "")
@@ -74,6 +75,7 @@ func TestSessionKeepsTheInterpreter(t *testing.T) {
 }
 
 func TestSessionOfCommandsKeepsFiles(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	_, execute := inSession(t, e, "")
 	wantRun(t, execute(shell("echo one > kept; echo $$ > /tmp/kept; (sleep 600 &)")), "")
@@ -83,6 +85,7 @@ func TestSessionOfCommandsKeepsFiles(t *testing.T) {
 // What a program leaves running ends with its execution, and the interpreter
 // itself stands still until the next one.
 func TestSessionRunsNothingInBetween(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	s, execute := inSession(t, e, "python")
 	wantRun(t, execute(python(`
@@ -107,6 +110,7 @@ threading.Thread(target=tick, daemon=True).start()
 
 // A program that heeds its interrupt costs the session nothing, however late it does.
 func TestSessionSurvivesLimits(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, withGrace(patience))
 	_, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("state = 'kept'")), "")
@@ -123,6 +127,7 @@ func TestSessionSurvivesLimits(t *testing.T) {
 }
 
 func TestSessionIsResetByItsProgram(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	stubborn := python("import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass")
 	var execute func(execution.Job, ...func(*execution.Limits)) execution.Result
@@ -151,6 +156,7 @@ func TestSessionIsResetByItsProgram(t *testing.T) {
 }
 
 func TestInterruptKeepsTheState(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, withGrace(patience))
 	s, execute := inSession(t, e, "python")
 	wantRun(t, execute(python("state = 1")), "")
@@ -171,6 +177,7 @@ func TestInterruptKeepsTheState(t *testing.T) {
 }
 
 func TestSessionTakesOneJobAtATime(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	s, execute := inSession(t, e, "python")
 	started := make(chan struct{})
@@ -215,6 +222,7 @@ func TestSessionTakesOneJobAtATime(t *testing.T) {
 }
 
 func TestSessionFiles(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	s, execute := inSession(t, e, "python")
 	put := func(path, content string) error { return e.PutFile(t.Context(), s.ID, path, []byte(content)) }
@@ -256,6 +264,7 @@ os.symlink('/tmp/elsewhere', 'dangling'); os.mkdir('dir')
 }
 
 func TestArtifactsOfASessionAreTheExecutionsOwn(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	_, execute := inSession(t, e, "python")
 	names := func(r execution.Result) string {
@@ -278,6 +287,7 @@ func TestArtifactsOfASessionAreTheExecutionsOwn(t *testing.T) {
 
 // A claimed sandbox that was parked is as good as a new one.
 func TestSessionFromAParkedSandbox(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, warm(1))
 	untilParked(t, e, 1)
 	began := time.Now()

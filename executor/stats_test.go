@@ -26,6 +26,7 @@ func untilStats(t testing.TB, e *executor.Executor, what string, reached func(ex
 }
 
 func TestStatsOfThePool(t *testing.T) {
+	t.Parallel()
 	var gateway string
 	e := newExecutor(t, warm(1), func(c *executor.Config) { gateway = c.Gateway })
 	untilParked(t, e, 1)
@@ -57,6 +58,7 @@ func TestStatsOfThePool(t *testing.T) {
 }
 
 func TestStatsOfReuseAndSessions(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t)
 	mine := reusing(t, e, somebody)
 	for range 2 {

@@ -68,6 +68,7 @@ func buildFolder(t testing.TB, name, dir string) {
 
 // curl and git reach a name as every other client does.
 func TestToolsTrustTheirSandboxsAuthority(t *testing.T) {
+	t.Parallel()
 	const name = "execgate-test/tools:latest"
 	newExecutor(t) // is there an engine at all?
 	toolsImage(t, name, "/usr/bin/curl", "/usr/bin/git", "/usr/lib/git-core/git-remote-https")
@@ -96,23 +97,25 @@ env -u GIT_SSL_CAINFO -u SSL_CERT_FILE git --exec-path=/opt/tools ls-remote http
 // that has it nowhere trusts the sandbox's authority alone. A file that is none, or
 // leads elsewhere, is not taken, and no program is started that would miss it.
 func TestRootsOfAnImage(t *testing.T) {
+	t.Parallel()
 	const roots = "/etc/ssl/certs/ca-certificates.crt"
 	newExecutor(t)
-	for name, c := range map[string]struct{ lines, want string }{
-		"none":           {"RUN rm " + roots, "roots 0"},
-		"elsewhere":      {"RUN mkdir -p /etc/pki/tls/certs && mv " + roots + " /etc/pki/tls/certs/ca-bundle.crt", "roots all"},
-		"without an end": {"RUN truncate -s -1 " + roots, "roots all"},
-		"linked":         {"RUN mkdir /etc/pki && mv " + roots + " /etc/pki/a.pem && ln -s ../../pki/a.pem " + roots, "roots all"},
-		"to nowhere":     {"RUN ln -sf /nowhere " + roots, "roots 0"},
-		"a folder":       {"RUN rm " + roots + " && mkdir " + roots, roots + " of the image is no regular file"},
-		"a pipe":         {"RUN rm " + roots + " && mkfifo " + roots, roots},
-		"a device":       {"RUN ln -sf /dev/zero " + roots, roots + " of the image is no regular file"},
-		"too large":      {"RUN truncate -s 3M " + roots, roots + " of the image is no regular file of at most"},
-		"of a process":   {"RUN ln -sf /proc/self/status " + roots, roots + " of the image is a link that leads out of it"},
+	for name, c := range map[string]struct{ change, want string }{
+		"none":           {"rm " + roots, "roots 0"},
+		"elsewhere":      {"mkdir -p /etc/pki/tls/certs && mv " + roots + " /etc/pki/tls/certs/ca-bundle.crt", "roots all"},
+		"without an end": {"truncate -s -1 " + roots, "roots all"},
+		"linked":         {"mkdir /etc/pki && mv " + roots + " /etc/pki/a.pem && ln -s ../../pki/a.pem " + roots, "roots all"},
+		"to nowhere":     {"ln -sf /nowhere " + roots, "roots 0"},
+		"a folder":       {"rm " + roots + " && mkdir " + roots, roots + " of the image is no regular file"},
+		"a pipe":         {"rm " + roots + " && mkfifo " + roots, roots},
+		"a device":       {"ln -sf /dev/zero " + roots, roots + " of the image is no regular file"},
+		"too large":      {"truncate -s 3M " + roots, roots + " of the image is no regular file of at most"},
+		"of a process":   {"ln -sf /proc/self/status " + roots, roots + " of the image is a link that leads out of it"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir, image := t.TempDir(), "execgate-test/roots-"+strings.ReplaceAll(name, " ", "-")+":latest"
-			text := "FROM " + reference + "\nUSER root\nRUN cp " + roots + " /original.pem\n" + c.lines + "\n"
+			text := "FROM " + reference + "\nUSER root\nRUN cp " + roots + " /original.pem && " + c.change + "\n"
 			if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -139,6 +142,7 @@ print('roots', 'all' if count == original.count('BEGIN CERTIFICATE') else count)
 // The file counts as the program's own: it fits in the least that there may be, and
 // where an earlier program has left no room nothing is started.
 func TestTrustNeedsRoom(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, carriedBy(&intercepting{}))
 	s, execute := inSession(t, e, "python")
 	execute(python(`

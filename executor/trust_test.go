@@ -17,6 +17,7 @@ import (
 // Clients need no setting to reach a name whose TLS ends at the gateway. One that
 // trusts nothing but the image's roots does not reach it.
 func TestClientsTrustTheirSandboxsAuthority(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, carriedBy(&intercepting{}), withNode)
 	underEach(t, func(t *testing.T, runtime string) {
 		r := runOn(t, e, "python", under(runtime, python(urllibGets+`
@@ -49,6 +50,7 @@ print([name for name in os.environ if 'proxy' in name.lower()])
 
 // A sandbox is not reached with the authority of another.
 func TestEverySandboxHasAnAuthorityOfItsOwn(t *testing.T) {
+	t.Parallel()
 	egress := &intercepting{}
 	e := newExecutor(t, carriedBy(egress), warm(1))
 	untilParked(t, e, 1)
@@ -89,6 +91,7 @@ print(sorted(name for name in os.environ if name.endswith(('_CERT_FILE', '_BUNDL
 // A program without a network finds nothing of this in its environment, and one that
 // has one finds what the executor says and not the caller.
 func TestVariablesOfTrust(t *testing.T) {
+	t.Parallel()
 	const all = "['CURL_CA_BUNDLE', 'GIT_SSL_CAINFO', 'NODE_EXTRA_CA_CERTS', 'REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']"
 	cold, ahead := newExecutor(t, carriedBy(&intercepting{})), newExecutor(t, carriedBy(&intercepting{}), warm(1))
 	nothing := func(g *execution.Grant) { g.Network = execution.Network{} }
@@ -131,6 +134,7 @@ func TestVariablesOfTrust(t *testing.T) {
 // What is trusted is there for each program of a sandbox that is reused, none can
 // take it from the next, and what is parked in between has it at its start.
 func TestTrustOfASandboxThatIsReused(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, carriedBy(&intercepting{}), withNode)
 	underEach(t, func(t *testing.T, runtime string) {
 		for i := range 3 {
@@ -164,6 +168,7 @@ open('/tmp/left', 'w')
 // A program of a session may take from the next what it shares with it, and that
 // finds what it is to trust all the same.
 func TestTrustInASession(t *testing.T) {
+	t.Parallel()
 	egress := &intercepting{}
 	e := newExecutor(t, carriedBy(egress), withNode, warm(1))
 	untilParked(t, e, 1)
@@ -226,6 +231,7 @@ func TestTrustInASession(t *testing.T) {
 // A driver of node that is parked trusts the authority though it was not known yet
 // what would be granted.
 func TestParkedNodeTrustsItsSandboxsAuthority(t *testing.T) {
+	t.Parallel()
 	e := newExecutor(t, carriedBy(&intercepting{}), withNode, func(c *executor.Config) {
 		limits := granted()
 		limits.MemoryMiB = 256
@@ -240,6 +246,7 @@ func TestParkedNodeTrustsItsSandboxsAuthority(t *testing.T) {
 
 // Where no authority can be made nothing runs that would need it, and the rest does.
 func TestNoAuthority(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func() (*tls.Certificate, error){
 		"an error": func() (*tls.Certificate, error) { return nil, errors.New("no randomness") },
 		"none":     func() (*tls.Certificate, error) { return nil, nil },
@@ -247,6 +254,7 @@ func TestNoAuthority(t *testing.T) {
 		"no key":   func() (*tls.Certificate, error) { return &tls.Certificate{Certificate: [][]byte{{0x30, 0}}}, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			egress := &intercepting{fail: fail}
 			e := newExecutor(t, carriedBy(egress))
 			image, err := e.Resolve(t.Context(), "", "python")

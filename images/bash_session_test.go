@@ -6,6 +6,7 @@ import (
 )
 
 func TestBashSession(t *testing.T) {
+	t.Parallel()
 	for _, image := range []string{"python", "node"} {
 		t.Run(image, func(t *testing.T) {
 			s := newSession(t, image)
@@ -16,9 +17,11 @@ func TestBashSession(t *testing.T) {
 	}
 }
 
-// soon has "go" printed once the command after it runs: a command that is only being started when it
-// is interrupted may miss that, and bash waits for it.
-const soon = "(sleep 0.2; echo go) &"
+// asleep has "go" printed once a "sleep" of so many seconds runs, which no other program's is: a command
+// that is only being started when it is interrupted may miss that, and bash waits for it.
+func asleep(seconds string) string {
+	return "(until grep -qsz '^" + seconds + "$' /proc/[0-9]*/cmdline; do sleep 0.02; done; echo go) &"
+}
 
 var bashSessions = []struct {
 	name  string
@@ -43,13 +46,13 @@ var bashSessions = []struct {
 		said("descriptors", "ls /proc/self/fd | tr '\\n' ' '").prints("0 1 2 3 "),
 	}},
 	{"an interrupt ends the program and keeps the rest", []turn{
-		{caseOf: caseOf{name: "asleep", program: program{code: "x=7\n" + soon + "\nsleep 60\necho no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "asleep", program: program{code: "x=7\n" + asleep("61") + "\nsleep 61\necho no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "in a loop", program: program{code: "echo go $x; while :; do :; done; echo no"}, exit: 130, stdout: "go 7\n"}, interruptOn: "\n"},
-		{caseOf: caseOf{name: "in loops of functions", program: program{code: "f() { while :; do sleep 60; echo no; done; echo no; }\n" + soon + " while :; do f; echo no; done; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "in loops of functions", program: program{code: "f() { while :; do sleep 62; echo no; done; echo no; }\n" + asleep("62") + " while :; do f; echo no; done; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "in a wait", program: program{code: "sleep 60 & echo go; wait; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
-		{caseOf: caseOf{name: "in a pipe", program: program{code: soon + " sleep 60 | cat; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "in a pipe", program: program{code: asleep("63") + " sleep 63 | cat; echo no"}, exit: 130, stdout: "go\n"}, interruptOn: "\n"},
 		{caseOf: caseOf{name: "while none runs", program: program{code: "sleep 0.05; echo on $x"}, stdout: "on 7\n"}, early: true},
-		{caseOf: caseOf{name: "a trap of its own", program: program{code: "trap 'echo mine' INT; " + soon + " sleep 60; echo on"}, stdout: "go\nmine\non\n"}, interruptOn: "\n"},
+		{caseOf: caseOf{name: "a trap of its own", program: program{code: "trap 'echo mine' INT; " + asleep("64") + " sleep 64; echo on"}, stdout: "go\nmine\non\n"}, interruptOn: "\n"},
 		said("which is its own only", "trap | grep -c mine").fails(1, "").prints("0\n"),
 	}},
 	{"exit ends the interpreter", []turn{
@@ -58,6 +61,7 @@ var bashSessions = []struct {
 }
 
 func TestBashSessionLeaksNothing(t *testing.T) {
+	t.Parallel()
 	s := newSession(t, "python")
 	turns := []turn{said("first", "fds=(/proc/$$/fd/*); before=${#fds[@]}; n=0")}
 	for range 200 {

@@ -6,11 +6,12 @@ import (
 )
 
 func TestBashDriver(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 1000) + "echo $LINENO"
 	for _, image := range []string{"python", "node"} {
 		t.Run(image, func(t *testing.T) {
 			s := startSandbox(t, imageNamed(t, image), "--memory", "128m", "--memory-swap", "128m", "--pids-limit", "74")
-			for _, tc := range []caseOf{
+			s.checkAll(t, "bash", []caseOf{
 				{name: "prints", program: program{code: "echo Hello from sandbox!\necho $((2 + 2))"}, stdout: "Hello from sandbox!\n4\n"},
 				{name: "nothing", program: program{code: ""}},
 				{name: "input", program: program{input: `{"numbers": [1, 2], "a": "$(id) 'é'"}`, code: `printf %s "$INPUT_DATA"`}, stdout: `{"numbers": [1, 2], "a": "$(id) 'é'"}`},
@@ -34,13 +35,11 @@ func TestBashDriver(t *testing.T) {
 				{name: "comment and no newline", program: program{code: "# nothing"}},
 				{name: "pieces of itself", program: program{code: "echo 'echo in \"${BASH_SOURCE[0]}\"; nope' >lib.sh\n. ./lib.sh\necho $LINENO"}, stdout: "in ./lib.sh\n3\n", stderr: "./lib.sh: line 1: nope: command not found\n"},
 				{name: "killed", program: program{code: "echo a; kill -9 $$"}, exit: 128 + 9, stdout: "a\n"},
-				{name: "background", program: program{code: "(sleep 0.1; echo b) &\necho a\nwait"}, stdout: "a\nb\n"},
+				{name: "background", program: program{code: "(until [[ -e said ]]; do sleep 0.01; done; echo b) &\necho a\n: >said\nwait"}, stdout: "a\nb\n"},
 				{name: "NUL", program: program{code: "echo a\x00b"}, exit: 2, stderr: "main.sh: the code holds a NUL byte, which bash cannot read\n"},
 				{name: "a megabyte of code", program: program{code: long}, stdout: "1001\n"},
 				{name: "much output", program: program{code: "head -c 1048576 /dev/zero | tr '\\0' x; exit 3"}, exit: 3, stdout: strings.Repeat("x", 1<<20)},
-			} {
-				t.Run(tc.name, func(t *testing.T) { tc.check(t, s.runAs(t, "bash", tc.program)) })
-			}
+			})
 		})
 	}
 }

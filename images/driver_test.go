@@ -20,11 +20,12 @@ func jobOf(fields map[string]any) order {
 }
 
 func TestPythonDriver(t *testing.T) {
+	t.Parallel()
 	s := newSandbox(t)
 	traceback := func(frames ...string) string {
 		return "Traceback (most recent call last):\n" + strings.Join(frames, "\n") + "\n"
 	}
-	for _, tc := range []struct {
+	cases := []struct {
 		name   string
 		order  order
 		exit   int
@@ -89,7 +90,7 @@ func TestPythonDriver(t *testing.T) {
 		{name: "killed", order: order{Job: job("import time\nprint('be', end='')\nprint('fore', end='')\ntime.sleep(60)").Job, KillOn: "before"}, exit: -9, stdout: "before"},
 		{name: "closed stdout", order: job("import sys, os\nsys.stdout.close()\nos.close(1)\nresult = 2"), result: "2"},
 		{name: "at exit", order: job("import atexit\natexit.register(print, 'bye')\nprint('hi')"), stdout: "hi\nbye\n"},
-		{name: "threads are waited for", order: job("import threading, time\nresult = []\ndef f():\n    time.sleep(.2)\n    result.append(1); print('t')\nthreading.Thread(target=f).start()\nprint('m')"),
+		{name: "threads are waited for", order: job("import threading, time\nresult, said = [], threading.Event()\ndef f():\n    said.wait(); time.sleep(.2)\n    result.append(1); print('t')\nthreading.Thread(target=f).start()\nprint('m')\nsaid.set()"),
 			stdout: "m\nt\n", result: "[1]"},
 		{name: "daemons are not", order: job("import threading, time\nthreading.Thread(target=time.sleep, args=(50,), daemon=True).start()")},
 		{name: "multiprocessing", order: job("import multiprocessing as m\ndef sq(x): return x * x\nif __name__ == '__main__':\n    with m.get_context('fork').Pool(2) as p:\n        result = p.map(sq, range(4))"),
@@ -134,9 +135,15 @@ func TestPythonDriver(t *testing.T) {
 		{name: "never used", order: order{Job: ""}},
 		{name: "not a job", order: order{Job: "["}, exit: 70, stderr: "execgate: the job could not be read: ValueError('not a JSON object')\n"},
 		{name: "two jobs", order: order{Job: "{}{}"}, exit: 70, stderr: "execgate: the job could not be read: ValueError('not one JSON object')\n"},
-	} {
+	}
+	var orders []order
+	for _, tc := range cases {
+		orders = append(orders, tc.order)
+	}
+	reports := s.run(t, orders...)
+	for i, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			r := s.run(t, tc.order)
+			r := reports[i]
 			if r.Exit != tc.exit {
 				t.Errorf("exit status %d, want %d", r.Exit, tc.exit)
 			}
@@ -170,10 +177,11 @@ func text(s *string) string {
 // An interpreter that is started ahead of its job imports first, and before the program's
 // environment and files can have a say.
 func TestPythonDriverPreloads(t *testing.T) {
+	t.Parallel()
 	s := newSandbox(t)
 	o := job("import sys\nprint('pandas' in sys.modules, 'matplotlib.pyplot' in sys.modules)\nimport matplotlib.pyplot as plt\nplt.plot([1]); plt.show()\n1/0")
 	o.Command = append(slices.Clone(s.driver), "pandas", "matplotlib.pyplot", "no_such_module")
-	r := s.run(t, o)
+	r := s.run(t, o)[0]
 	if r.Exit != 1 || r.Stdout != "True True\n" {
 		t.Errorf("got %+v", r)
 	}

@@ -53,6 +53,7 @@ type forked struct {
 }
 
 func TestPythonForkServer(t *testing.T) {
+	t.Parallel()
 	const nothing = "0000000000000000"
 	cases := []forked{
 		{caseOf: caseOf{name: "matplotlib", program: program{code: "import matplotlib, matplotlib.pyplot as plt, os\nplt.plot([1]); plt.show()\nprint(os.listdir('out'), os.stat(matplotlib.get_configdir()).st_uid)"}, stdout: "['figure-1.png'] 300000\n"}},

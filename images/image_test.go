@@ -12,6 +12,7 @@ import (
 var imageNames = []string{"python", "node"}
 
 func TestImageHoldsNothingToEscalateWith(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct{ name, script string }{
 		{"setuid or setgid files", `find / -xdev -perm /6000`},
 		{"world-writable places beyond /tmp", `find / -xdev -perm -2 ! -type l ! -path /tmp`},
@@ -46,6 +47,7 @@ for path in pathlib.Path("/usr/lib").rglob("*.pyc"):
 }
 
 func TestImageHoldsOneLanguage(t *testing.T) {
+	t.Parallel()
 	for name, others := range map[string]string{"python": "node", "node": "python3"} {
 		image := imageNamed(t, name)
 		out, err := exec.Command("docker", "run", "--rm", "--network", "none", image.Reference, "sh", "-c", "! command -v "+others).CombinedOutput()
@@ -57,6 +59,7 @@ func TestImageHoldsOneLanguage(t *testing.T) {
 
 // The engine's archive of the file system says what no tool inside may see.
 func TestImageHoldsNoCapabilities(t *testing.T) {
+	t.Parallel()
 	for _, name := range imageNames {
 		image := imageNamed(t, name)
 		t.Run(name, func(t *testing.T) {
@@ -97,6 +100,7 @@ func TestImageHoldsNoCapabilities(t *testing.T) {
 }
 
 func TestImageMetadataAddsNothing(t *testing.T) {
+	t.Parallel()
 	for _, name := range imageNames {
 		image := imageNamed(t, name)
 		out, err := exec.Command("docker", "image", "inspect", "--format", "{{json .Config}}", image.Reference).Output()
@@ -128,6 +132,7 @@ func TestImageMetadataAddsNothing(t *testing.T) {
 }
 
 func TestImageKnowsEverySandboxUser(t *testing.T) {
+	t.Parallel()
 	ask := map[string][]string{
 		"python": {"python", "-I", "-c", "import getpass, grp, os, pwd; e = pwd.getpwuid(os.getuid());" +
 			"print(getpass.getuser(), e.pw_dir, grp.getgrgid(os.getgid()).gr_name)"},
@@ -158,6 +163,7 @@ func TestImageKnowsEverySandboxUser(t *testing.T) {
 
 // Node finds its authorities, time zones and languages, and its own modules that Debian keeps in files.
 func TestImageRunsNodeWithItsParts(t *testing.T) {
+	t.Parallel()
 	s := startSandbox(t, imageNamed(t, "node"), "--memory", "256m", "--pids-limit", "74")
 	r := s.runAs(t, "javascript", js(`
 		const assert = require('assert')
@@ -170,13 +176,14 @@ func TestImageRunsNodeWithItsParts(t *testing.T) {
 		const server = require('http').createServer((q, a) => a.end('served')).listen(0, '127.0.0.1', async () => {
 			result = await (await fetch('http://127.0.0.1:' + server.address().port)).text()
 			server.close()
-		})`))
+		})`))[0]
 	if r.Exit != 0 || text(r.Result) != `"served"` || r.Stderr != "" {
 		t.Errorf("got %+v, result %s", r, text(r.Result))
 	}
 }
 
 func TestImageRunsPythonWithItsPackages(t *testing.T) {
+	t.Parallel()
 	s := newSandbox(t)
 	if versions := s.sh(t, "python --version; python3 --version"); strings.Count(versions, "Python 3.13.") != 2 {
 		t.Errorf("python and python3 say %q", versions)
@@ -192,7 +199,7 @@ stale = [m.__name__ for m in sys.modules.values() if getattr(m, "__file__", None
          and getattr(m, "__cached__", None) and m.__name__ != "__main__" and not __import__("os").path.exists(m.__cached__)]
 assert not stale, stale
 print("fine")`
-	r := s.run(t, job(program))
+	r := s.run(t, job(program))[0]
 	if r.Exit != 0 || r.Stdout != "fine\n" || r.Stderr != "" {
 		t.Errorf("got %+v", r)
 	}

@@ -6,6 +6,7 @@ import (
 )
 
 func TestJavaScriptSession(t *testing.T) {
+	t.Parallel()
 	s := newSession(t, "node")
 	for _, tc := range []struct {
 		name  string
@@ -80,6 +81,7 @@ func TestJavaScriptSession(t *testing.T) {
 }
 
 func TestJavaScriptSessionLeaksNothing(t *testing.T) {
+	t.Parallel()
 	s := newSession(t, "node")
 	turns := []turn{said("first", "function count() { return require('fs').readdirSync('/proc/self/fd').length }\nvar before = count(), n = 0")}
 	for range 200 {

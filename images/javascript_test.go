@@ -39,13 +39,27 @@ func (tc caseOf) check(t *testing.T, r report) {
 	}
 }
 
+// checkAll runs the programs, one after another, and checks what comes of each.
+func (s sandbox) checkAll(t *testing.T, language string, cases []caseOf) {
+	t.Helper()
+	var programs []program
+	for _, tc := range cases {
+		programs = append(programs, tc.program)
+	}
+	reports := s.runAs(t, language, programs...)
+	for i, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) { tc.check(t, reports[i]) })
+	}
+}
+
 func js(code string) program { return program{code: code} }
 
 func TestJavaScriptDriver(t *testing.T) {
+	t.Parallel()
 	// What policy grants by default, but for the CPU.
 	s := startSandbox(t, imageNamed(t, "node"), "--memory", "256m", "--memory-swap", "256m", "--pids-limit", "74", "--ulimit", "nofile=256")
 	mib := strings.Repeat("x", 1<<20)
-	for _, tc := range []caseOf{
+	s.checkAll(t, "javascript", []caseOf{
 		{name: "prints", program: js("console.log('Hello from sandbox!')\nconsole.log(2 + 2)"), stdout: "Hello from sandbox!\n4\n"},
 		{name: "nothing", program: js("")},
 		{name: "input and result", program: program{input: `{"numbers": [1, 2, 3, 4, 5]}`,
@@ -132,14 +146,13 @@ func TestJavaScriptDriver(t *testing.T) {
 		{name: "not a job", program: program{job: "["}, exit: 70, stderr: "…execgate: the job could not be read: SyntaxError: "},
 		{name: "two jobs", program: program{job: "{}{}"}, exit: 70, stderr: "…execgate: the job could not be read: SyntaxError: "},
 		{name: "not a job, but JSON", program: program{job: "[1]"}, exit: 70, stderr: "execgate: the job could not be read: TypeError: not a JSON object with code and result\n"},
-	} {
-		t.Run(tc.name, func(t *testing.T) { tc.check(t, s.runAs(t, "javascript", tc.program)) })
-	}
+	})
 }
 
 // Memory that runs out is the sandbox's limit, which the kernel enforces and counts, and not a heap
 // that node made smaller; what fits is collected in time.
 func TestJavaScriptUsesTheMemoryItIsGranted(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct{ memory, live string }{{"128m", "60"}, {"256m", "150"}, {"512m", "330"}} {
 		t.Run(tc.memory, func(t *testing.T) {
 			s := startSandbox(t, imageNamed(t, "node"), "--memory", tc.memory, "--memory-swap", tc.memory, "--pids-limit", "74")
@@ -147,11 +160,11 @@ func TestJavaScriptUsesTheMemoryItIsGranted(t *testing.T) {
 				const block = () => Array.from({length: 8500}, (_, i) => ({a: i, b: i * 2.5, c: null})) // half a MiB and more
 				const live = []
 				for (let i = 0; i < `+tc.live+` * 3; i++) live[i % `+tc.live+`] = block()
-				result = live.length`))
+				result = live.length`))[0]
 			if r.Exit != 0 || text(r.Result) != tc.live {
 				t.Errorf("with objects that fit: %+v", r)
 			}
-			r = s.runAs(t, "javascript", js("const a = []\nfor (;;) a.push(new Array(10000).fill({}))"))
+			r = s.runAs(t, "javascript", js("const a = []\nfor (;;) a.push(new Array(10000).fill({}))"))[0]
 			if r.Exit != 128+9 || r.Stderr != "" {
 				t.Errorf("with objects that do not fit: %+v", r)
 			}
@@ -161,6 +174,7 @@ func TestJavaScriptUsesTheMemoryItIsGranted(t *testing.T) {
 
 // A parked interpreter says when it waits for its job and when it has it.
 func TestJavaScriptDriverParks(t *testing.T) {
+	t.Parallel()
 	s := startSandbox(t, imageNamed(t, "node"), "--memory", "256m", "--pids-limit", "74")
 	out := s.sh(t, `cd /tmp && mkfifo job && exec 5>ready 6<>job
 		EXECGATE_READY=5 /opt/execgate/drivers/javascript zlib no-such-module 3<job 6>&- >out &

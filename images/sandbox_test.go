@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -69,7 +70,7 @@ func startSandbox(t *testing.T, image images.Image, limits ...string) sandbox {
 	t.Helper()
 	args := slices.Concat([]string{"run", "--detach", "--rm", "--init", "--network", "none", "--read-only",
 		"--user", "210005:210005", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-		"--tmpfs", "/tmp:size=64m,mode=1777",
+		"--tmpfs", "/tmp:size=64m,mode=1777", "--tmpfs", "/runs:size=64m,mode=1777",
 		"--tmpfs", "/workspace:size=64m,uid=210005,gid=210005,mode=755"},
 		limits, []string{image.Reference, "sleep", "900"})
 	out, err := exec.Command("docker", args...).Output()
@@ -96,12 +97,15 @@ type report struct {
 	Result, Error  *string
 }
 
-func (s sandbox) run(t *testing.T, o order) report {
+// run starts the driver with each order, one after another.
+func (s sandbox) run(t *testing.T, orders ...order) []report {
 	t.Helper()
-	if o.Command == nil {
-		o.Command = s.driver
+	for i := range orders {
+		if orders[i].Command == nil {
+			orders[i].Command = s.driver
+		}
 	}
-	in, err := json.Marshal(o)
+	in, err := json.Marshal(orders)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,11 +115,11 @@ func (s sandbox) run(t *testing.T, o order) report {
 	if err != nil {
 		t.Fatalf("running the shim: %v", withStderr(err))
 	}
-	var r report
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatalf("reading the shim's report %q: %v", out, err)
+	var reports []report
+	if err := json.Unmarshal(out, &reports); err != nil || len(reports) != len(orders) {
+		t.Fatalf("reading the shim's reports %.2000q: %v", out, err)
 	}
-	return r
+	return reports
 }
 
 // A program is what the gateway would send to a driver of any language.
@@ -127,43 +131,30 @@ type program struct {
 	job   string // in place of the one that the others make; a leading … is cut off
 }
 
-// runAs runs p by the driver of a language, in the form that its entry says. Exit is above 128 for
-// a signal, as in a shell.
-func (s sandbox) runAs(t *testing.T, language string, p program) report {
+// runAs runs programs by the driver of a language, one after another, each in the form that the
+// language's entry says. Exit is above 128 for a signal, as in a shell.
+func (s sandbox) runAs(t *testing.T, language string, programs ...program) []report {
 	t.Helper()
-	const result = "/tmp/run/result"
 	entry, ok := s.languages[language]
 	if !ok {
 		t.Fatalf("the image has no driver for %s", language)
 	}
-	env := map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/workspace", "EXECGATE_RESULT": result}
-	maps.Copy(env, p.env)
-	job := p.code
-	if entry.Job == images.JobText {
-		env["INPUT_DATA"] = "null"
-		if p.input != "" {
-			env["INPUT_DATA"] = p.input
+	var in bytes.Buffer
+	runs := tar.NewWriter(&in)
+	for i, p := range programs {
+		job, argv := p.jobFor(t, entry)
+		for name, content := range map[string]string{"job": job, "stdin": p.stdin, "argv": argv} {
+			header := &tar.Header{Name: fmt.Sprintf("%03d/%s", i, name), Mode: 0o644, Size: int64(len(content))}
+			if err := errors.Join(runs.WriteHeader(header), second(io.WriteString(runs, content))); err != nil {
+				t.Fatal(err)
+			}
 		}
-	} else {
-		fields := map[string]any{"code": p.code, "env": p.env, "result": result}
-		if p.input != "" {
-			fields["input"] = json.RawMessage(p.input)
-		}
-		text, err := json.Marshal(fields)
-		if err != nil {
-			t.Fatal(err)
-		}
-		job = string(text)
 	}
-	if p.job != "" {
-		job = strings.TrimPrefix(p.job, "…")
+	if err := runs.Close(); err != nil {
+		t.Fatal(err)
 	}
-	args := []string{"exec", "--interactive", "--env", "STDIN=" + p.stdin, s.id, "bash", "-c", shimSh, "shim", "env", "-i"}
-	for name, value := range env {
-		args = append(args, name+"="+value)
-	}
-	cmd := exec.Command("docker", append(args, entry.Command...)...)
-	cmd.Stdin = strings.NewReader(job)
+	cmd := exec.Command("docker", "exec", "--interactive", s.id, "bash", "-c", shimSh)
+	cmd.Stdin = &in
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("running the shim: %v", withStderr(err))
@@ -183,17 +174,60 @@ func (s sandbox) runAs(t *testing.T, language string, p program) report {
 		}
 		files[header.Name] = string(content)
 	}
-	r := report{Stdout: files["stdout"], Stderr: files["stderr"]}
-	if r.Exit, err = strconv.Atoi(strings.TrimSpace(files["exit"])); err != nil {
-		t.Fatal(err)
+	var reports []report
+	for i := range programs {
+		r, folder := report{}, fmt.Sprintf("%03d/", i)
+		if r.Exit, err = strconv.Atoi(strings.TrimSpace(files[folder+"exit"])); err != nil {
+			t.Fatal(err)
+		}
+		r.Stdout, r.Stderr = files[folder+"stdout"], files[folder+"stderr"]
+		if value, ok := files[folder+"result"]; ok {
+			r.Result = &value
+		}
+		if value, ok := files[folder+"result.error"]; ok {
+			r.Error = &value
+		}
+		reports = append(reports, r)
 	}
-	if value, ok := files["result"]; ok {
-		r.Result = &value
+	return reports
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// jobFor is what the driver reads, and what starts it, each argument ended by a NUL.
+func (p program) jobFor(t *testing.T, entry images.Language) (job, argv string) {
+	t.Helper()
+	const result = "/tmp/run/result"
+	env := map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/workspace", "EXECGATE_RESULT": result}
+	maps.Copy(env, p.env)
+	job = p.code
+	if entry.Job == images.JobText {
+		env["INPUT_DATA"] = "null"
+		if p.input != "" {
+			env["INPUT_DATA"] = p.input
+		}
+	} else {
+		fields := map[string]any{"code": p.code, "env": p.env, "result": result}
+		if p.input != "" {
+			fields["input"] = json.RawMessage(p.input)
+		}
+		text, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job = string(text)
 	}
-	if value, ok := files["result.error"]; ok {
-		r.Error = &value
+	if p.job != "" {
+		job = strings.TrimPrefix(p.job, "…")
 	}
-	return r
+	start := []string{"env", "-i"}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		start = append(start, name+"="+env[name])
+	}
+	for _, argument := range append(start, entry.Command...) {
+		argv += argument + "\x00"
+	}
+	return job, argv
 }
 
 // sh runs a shell script in the sandbox and returns its output.

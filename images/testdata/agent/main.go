@@ -53,11 +53,14 @@ type report struct {
 
 const (
 	resultPath = "/tmp/session-result"
-	patience   = 30 * time.Second
+	// patience bounds all steps together, on a machine that does a lot beside.
+	patience = 5 * time.Minute
 	// unheard is when an interrupt is sent again. CPython runs a signal's handler between two steps
 	// of the program: one that comes after the last step before a call that blocks, and before the
 	// call has begun, is not heard until that call is over.
-	unheard = 5 * time.Second
+	// It is long past any time in which one that was heard ends a program, which a second one would
+	// meet at its end.
+	unheard = 20 * time.Second
 )
 
 // started is the driver, which must not outlive this process.

@@ -248,32 +248,34 @@ func (u *underWay) stop() {
 }
 
 // running are the executions that hold a container, and the sandboxes that wait
-// for one, by what the container's label says.
+// for one, by what the container's label says, and how many each holds: one whose
+// container is still being removed may have begun another under its id.
 type running struct {
 	mu  sync.Mutex
-	ids map[string]struct{}
+	ids map[string]int
 }
 
 func (r *running) add(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ids == nil {
-		r.ids = map[string]struct{}{}
+		r.ids = map[string]int{}
 	}
-	r.ids[id] = struct{}{}
+	r.ids[id]++
 }
 
 func (r *running) remove(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.ids, id)
+	if r.ids[id]--; r.ids[id] <= 0 {
+		delete(r.ids, id)
+	}
 }
 
 func (r *running) has(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.ids[id]
-	return ok
+	return r.ids[id] > 0
 }
 
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -46,7 +46,8 @@ func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Execu
 			"bash":   {Command: []string{"/usr/bin/env", "--chdir=/opt/execgate/drivers", "/bin/bash", "main.sh"}, Text: true, Session: true},
 			"python": {Command: []string{"/usr/bin/python3", "-I", "/opt/execgate/drivers/python.py"}, Session: true, Fork: true},
 		}}},
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		StartTimeout: patience, // also on a machine that does a lot beside
+		Logger:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&cfg)

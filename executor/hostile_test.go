@@ -171,7 +171,7 @@ func shell(script string) execution.Job { return command("/bin/sh", "-c", script
 
 // patience is how long a test waits for what must come: much longer than it takes on
 // a machine that does a lot beside.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // until polls until ok, and fails the test when that takes too long.
 func until(t testing.TB, what string, ok func() bool) {

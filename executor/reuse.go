@@ -19,8 +19,9 @@ const (
 	// reusedAge is the longest that one is used, and reusedRounds the most jobs.
 	reusedAge    = parkedAge
 	reusedRounds = 1000
-	// cleanTimeout bounds the agent's cleaning between two jobs.
-	cleanTimeout = 3 * time.Second
+	// cleanTimeout bounds the agent's cleaning between two jobs: a sandbox that is
+	// given up for want of a processor costs a machine that has none to spare another.
+	cleanTimeout = 10 * time.Second
 	// maxCleaned bounds what the agent says about it, in bytes.
 	maxCleaned = 16 << 10
 )
@@ -111,7 +112,7 @@ func (r *reused) claim(ctx context.Context, job execution.Job, image imageState)
 		if c == nil {
 			return nil
 		}
-		<-c.done // bounded by cleanTimeout
+		<-c.done // bounded by cleanTimeout, and that of parking a driver
 		if c.sb.alive() && ctx.Err() == nil {
 			r.e.stats.reuses.Add(1)
 			return c.sb
@@ -231,7 +232,7 @@ func (r *reused) clean(sb *sandbox) error {
 	if sb.driver == nil || sb.forks {
 		return nil
 	}
-	return r.e.parkDriver(ctx, sb, *sb.driver)
+	return r.e.parkDriver(context.Background(), sb, *sb.driver) // as long as any other
 }
 
 // checkCleaned refuses what was not checked, and what was left.

@@ -267,7 +267,9 @@ func (r *running) add(id string) {
 func (r *running) remove(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ids[id]--; r.ids[id] <= 0 {
+	if n := r.ids[id]; n > 1 {
+		r.ids[id] = n - 1
+	} else {
 		delete(r.ids, id)
 	}
 }

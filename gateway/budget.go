@@ -46,6 +46,12 @@ func (a *account) counters(now time.Time) execution.Counters {
 	}
 }
 
+// use counts what an execution that has ended used.
+func (a *account) use(at time.Time, used execution.Usage) {
+	a.cpuMS.add(at, max(used.CPUMS, 0))
+	a.egress.add(at, max(used.EgressBytes, 0))
+}
+
 // idle reports whether forgetting the account loses nothing.
 func (a *account) idle(now time.Time) bool { return a.counters(now) == execution.Counters{} }
 
@@ -57,7 +63,8 @@ type charge struct {
 	budgets *budgets
 	owner   execution.Owner
 	at      time.Time
-	seen    seen // before it
+	leases  int64 // that it may be lent
+	seen    seen  // before it
 }
 
 // see returns the counters, and counts nothing.
@@ -74,16 +81,22 @@ func (b *budgets) see(owner execution.Owner, now time.Time) seen {
 	return s
 }
 
-// charge counts one more execution, until it is given back or has ended.
-func (b *budgets) charge(owner execution.Owner, now time.Time) *charge {
+// charge counts one more execution, until it is given back or has ended. The leases
+// that it asks for count at once, since they are lent only when it has been let through,
+// and those that it was not lent are taken off at its end.
+func (b *budgets) charge(owner execution.Owner, now time.Time, leases int) *charge {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sweep(now)
 	tenant, principal := b.accounts(owner)
-	c := &charge{budgets: b, owner: owner, at: now, seen: seen{tenant.counters(now), principal.counters(now)}}
+	c := &charge{
+		budgets: b, owner: owner, at: now, leases: int64(leases),
+		seen: seen{tenant.counters(now), principal.counters(now)},
+	}
 	for _, a := range []*account{tenant, principal} {
 		a.running++
 		a.executions.add(now, 1)
+		a.leases.add(now, c.leases)
 	}
 	return c
 }
@@ -110,17 +123,24 @@ func (c *charge) giveBack() {
 	for _, a := range []*account{tenant, principal} {
 		a.running--
 		a.executions.add(c.at, -1)
+		a.leases.add(c.at, -c.leases)
 	}
 }
 
-// end is the end of an execution that was allowed, and took so much of a processor.
-func (c *charge) end(now time.Time, cpuMS int64) {
+// end is the end of an execution that was allowed, used so much, and was lent so many
+// leases.
+func (c *charge) end(now time.Time, used execution.Usage, lent int) {
 	c.budgets.mu.Lock()
 	defer c.budgets.mu.Unlock()
 	tenant, principal := c.budgets.accounts(c.owner)
 	for _, a := range []*account{tenant, principal} {
 		a.running--
-		a.cpuMS.add(now, cpuMS)
+		a.use(now, used)
+		if unused := c.leases - int64(lent); unused > 0 {
+			a.leases.add(c.at, -unused)
+		} else if unused < 0 {
+			a.leases.add(now, -unused)
+		}
 	}
 }
 
@@ -157,7 +177,9 @@ func (b *budgets) recall(r execution.Record) {
 		case r.Decided != nil && r.Decided.Decision.Allowed():
 			a.executions.add(r.Time, 1)
 		case r.Ended != nil:
-			a.cpuMS.add(r.Time, r.Ended.Usage.CPUMS)
+			a.use(r.Time, r.Ended.Usage)
+		case r.Type == execution.RecordLeaseIssued:
+			a.leases.add(r.Time, 1)
 		}
 	}
 }

@@ -67,12 +67,12 @@ func TestBudgets(t *testing.T) {
 	b := newBudgets()
 	now := time.Unix(1_800_000_000, 0)
 	ann, bob, eve := execution.Owner{Tenant: "acme", Subject: "ann"}, execution.Owner{Tenant: "acme", Subject: "bob"}, execution.Owner{Tenant: "evil", Subject: "ann"}
-	first := b.charge(ann, now)
-	second := b.charge(bob, now)
+	first := b.charge(ann, now, 2)
+	second := b.charge(bob, now, 3)
 	if first.seen != (seen{}) {
 		t.Errorf("the first sees %+v", first.seen)
 	}
-	want := seen{tenant: execution.Counters{Running: 1, Executions1M: 1}}
+	want := seen{tenant: execution.Counters{Running: 1, Executions1M: 1, Leases1H: 2}}
 	if second.seen != want {
 		t.Errorf("the second sees %+v, want %+v", second.seen, want)
 	}
@@ -80,8 +80,9 @@ func TestBudgets(t *testing.T) {
 		t.Error("a tenant sees another's")
 	}
 	second.giveBack()
-	first.end(now, 1500)
-	want = seen{execution.Counters{Executions1M: 1, CPUMS1H: 1500}, execution.Counters{Executions1M: 1, CPUMS1H: 1500}}
+	first.end(now, execution.Usage{CPUMS: 1500, EgressBytes: 70}, 1)
+	used := execution.Counters{Executions1M: 1, CPUMS1H: 1500, EgressBytes1H: 70, Leases1H: 1}
+	want = seen{used, used}
 	if got := b.see(ann, now); got != want {
 		t.Errorf("after its end %+v, want %+v", got, want)
 	}
@@ -89,9 +90,28 @@ func TestBudgets(t *testing.T) {
 		t.Errorf("a minute later %+v", got)
 	}
 	later := now.Add(2 * time.Hour)
-	b.charge(eve, later)
+	b.charge(eve, later, 0)
 	if len(b.tenants) != 1 || len(b.principals) != 1 {
 		t.Errorf("%d tenants and %d principals are remembered", len(b.tenants), len(b.principals))
+	}
+}
+
+// What a long execution was lent is taken off where it was counted, and what others
+// have used since is not forgotten for that.
+func TestLeasesOfALongExecution(t *testing.T) {
+	for name, lent := range map[string]int{"all": 2, "one": 1, "none": 0} {
+		t.Run(name, func(t *testing.T) {
+			b := newBudgets()
+			now := time.Unix(1_800_000_000, 0)
+			ann := execution.Owner{Tenant: "acme", Subject: "ann"}
+			long := b.charge(ann, now, 2)
+			later := now.Add(2 * time.Hour)
+			b.charge(ann, later, 5).end(later, execution.Usage{}, 4)
+			long.end(later, execution.Usage{}, lent)
+			if got := b.see(ann, later.Add(time.Second)).tenant.Leases1H; got != 4 {
+				t.Errorf("%d leases are counted, want those 4 of the last hour", got)
+			}
+		})
 	}
 }
 
@@ -102,7 +122,9 @@ func TestBudgetsRemember(t *testing.T) {
 	decided := &execution.Decided{Decision: execution.Decision{Effect: execution.EffectAllow}}
 	for _, r := range []execution.Record{
 		{Execution: "ex_1", Principal: who, Time: now.Add(-30 * time.Second), Decided: decided},
-		{Execution: "ex_1", Principal: who, Time: now.Add(-20 * time.Second), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 700}}},
+		{Execution: "ex_1", Principal: who, Time: now.Add(-20 * time.Second), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 700, EgressBytes: 30}}},
+		{Execution: "ex_1", Principal: who, Time: now.Add(-25 * time.Second), Type: execution.RecordLeaseIssued, Lease: &execution.LeaseChange{}},
+		{Execution: "ex_1", Principal: who, Time: now.Add(-20 * time.Second), Type: execution.RecordLeaseRevoked, Lease: &execution.LeaseChange{}},
 		{Execution: "ex_0", Principal: who, Time: now.Add(-50 * time.Minute), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 20}}},
 		{Execution: "ex_2", Principal: who, Time: now, Decided: &execution.Decided{Decision: execution.Decision{Effect: execution.EffectDeny}}},
 		{Principal: who, Time: now, Decided: decided}, // a session
@@ -110,7 +132,7 @@ func TestBudgetsRemember(t *testing.T) {
 	} {
 		b.recall(r)
 	}
-	want := execution.Counters{Executions1M: 1, CPUMS1H: 720}
+	want := execution.Counters{Executions1M: 1, CPUMS1H: 720, EgressBytes1H: 30, Leases1H: 1}
 	if got := b.see(who.Owner(), now); got.tenant != want || got.principal != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

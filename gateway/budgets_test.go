@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,6 +60,72 @@ func TestBudgetsHoldUnderARush(t *testing.T) {
 	}
 	if after.Counters.Running != 0 || after.Counters.Executions1M != through.Load() {
 		t.Errorf("afterwards %+v: want %d executions, and none running", after.Counters, through.Load())
+	}
+}
+
+// Leases are lent only when an execution has been let through: those that others may
+// still be lent count, so that a rush gets no more of them than a rule lets through.
+func TestLeasesHoldUnderARush(t *testing.T) {
+	const limit, callers = 7, 200
+	w := newWorld()
+	w.decide = func(q execution.Question) execution.Decision {
+		if q.Counters.Leases1H < limit {
+			return allow("github")
+		}
+		return execution.Deny("", execution.Reason{Code: "budget_spent", Message: "spent"})
+	}
+	var lent atomic.Int64
+	w.lend = func() ([]execution.Lease, error) {
+		lent.Add(1)
+		return []execution.Lease{{Tool: "github", ID: "l1"}}, nil
+	}
+	config := w.config()
+	config.MaxRunning = callers
+	s, err := gateway.NewService(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rush sync.WaitGroup
+	for range callers {
+		rush.Go(func() {
+			c := call()
+			c.Request.Tools = []string{"github"}
+			if _, err := s.Execute(t.Context(), c); err != nil && problemOf(err).Kind != execution.KindDenied {
+				t.Error(err)
+			}
+		})
+	}
+	rush.Wait()
+	if lent.Load() != limit {
+		t.Errorf("%d leases were lent, want %d", lent.Load(), limit)
+	}
+}
+
+// What an execution used counts also where it failed, or its caller has left: nobody
+// saves their budget by that.
+func TestUsageOfWhatFailedCounts(t *testing.T) {
+	for name, fails := range map[string]func(context.CancelFunc) error{
+		"the engine": func(context.CancelFunc) error { return errors.New("it broke") },
+		"the caller": func(leave context.CancelFunc) error { leave(); return context.Canceled },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			var q execution.Question
+			w.decide = func(asked execution.Question) execution.Decision { q = asked; return allow() }
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			w.execute = func(context.Context, execution.Job) (execution.Result, error) {
+				return execution.Result{Usage: execution.Usage{CPUMS: 40, EgressBytes: 9}}, fails(leave)
+			}
+			s := w.service(t)
+			_, _ = s.Execute(ctx, call()) // its end is not what is asked here
+			if _, err := s.Explain(t.Context(), call(), false); err != nil {
+				t.Fatal(err)
+			}
+			if want := (execution.Counters{Executions1M: 1, CPUMS1H: 40, EgressBytes1H: 9}); q.Counters != want {
+				t.Errorf("%+v is counted, want %+v", q.Counters, want)
+			}
+		})
 	}
 }
 

@@ -48,7 +48,7 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 	if err := s.takeUp(ctx, call); err != nil {
 		return Response{}, err
 	}
-	charge := s.budgets.charge(call.Principal.Owner(), time.Now())
+	charge := s.budgets.charge(call.Principal.Owner(), time.Now(), len(call.Request.Tools))
 	response, err := s.judge(ctx, call, call.action(), turn.in(), charge.seen)
 	if err != nil {
 		charge.giveBack()
@@ -58,8 +58,9 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 		charge.giveBack() // it is charged anew when it has been approved
 		return s.park(ctx, call, asked, response)
 	}
-	var cpuMS int64
-	defer func() { charge.end(time.Now(), cpuMS) }()
+	var used execution.Usage
+	var lent int
+	defer func() { charge.end(time.Now(), used, lent) }()
 	decided := response.Records[0]
 
 	s.counters.started.Add(1)
@@ -74,7 +75,7 @@ func (s *Service) Execute(ctx context.Context, call Call) (Response, error) {
 
 	var runErr error
 	response.Result, response.Leases, runErr = s.carry(ctx, call, response, place, t)
-	cpuMS = response.Result.Usage.CPUMS
+	used, lent = response.Result.Usage, len(response.Leases)
 	endErr := runErr
 	if runErr == nil {
 		endErr = s.holdOutput(ctx, response.duties.hold, response.Result)
@@ -293,9 +294,9 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 	result, err = s.executor.Execute(ctx, job)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return execution.Result{Outcome: execution.OutcomeCancelled, Session: result.Session}, leases, nil
-	case err != nil:
-		return execution.Result{Session: result.Session}, leases, err
+		return execution.Result{Outcome: execution.OutcomeCancelled, Session: result.Session, Usage: result.Usage}, leases, nil
+	case err != nil: // what was used counts all the same
+		return execution.Result{Session: result.Session, Usage: result.Usage}, leases, err
 	case result.Outcome == "":
 		return execution.Result{}, leases, errors.New("the executor reported no outcome")
 	}

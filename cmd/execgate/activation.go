@@ -29,9 +29,6 @@ const firstFetchTimeout = 20 * time.Second
 // watchAgain is when a folder that cannot be watched is tried again.
 const watchAgain = 10 * time.Second
 
-// embedded is the source of the policy that is part of the program.
-const embedded = "embedded"
-
 func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, workers activation.Workers, log *audit.Log, tools map[string]execution.ToolFacts, renewed func(), logger *slog.Logger) (*organisation, error) {
 	o := &organisation{folder: cfg.Folder, logger: logger}
 	if cfg.Folder != "" {
@@ -97,7 +94,7 @@ func (o *organisation) configured(ctx context.Context) (activation.Candidate, er
 		return activation.ReadFolder(o.folder)
 	}
 	files, err := policy.ReadFiles(policies.Files)
-	return activation.Candidate{Files: files, Source: embedded}, err
+	return activation.Candidate{Files: files, Source: activation.Embedded}, err
 }
 
 // follow puts in force what is configured, whenever that changes, until ctx ends.

@@ -30,12 +30,16 @@ const sampled = 3
 // check says what keeps a candidate from coming into force. Everything that looks
 // into it runs in worker processes.
 func (m *Manager) check(ctx context.Context, c Candidate) error {
-	if c.Files.Digest() == m.cfg.Shipped {
+	digest := c.Files.Digest()
+	if m.ofProgram(c.Source, digest) {
 		return nil
 	}
 	images, highest := m.present()
 	if err := m.checkSignature(c, highest); err != nil {
 		return err
+	}
+	if digest == m.cfg.Shipped {
+		return nil
 	}
 	bundle := policy.Bundle{Files: c.Files, Source: c.Source, Images: images, Tools: m.cfg.Tools}
 	revision, err := m.cfg.Workers.Load(ctx, bundle)

@@ -77,8 +77,8 @@ func (h *history) before() (execution.PolicyActivation, bool) {
 	return execution.PolicyActivation{}, false
 }
 
-// push makes a bundle the first. One that is there already moves.
-func (h *history) push(bundle execution.PolicyActivation, files policy.Files, signature *policy.Signature) error {
+// keep writes the archive of a bundle that is about to come into force.
+func (h *history) keep(bundle execution.PolicyActivation, files policy.Files, signature *policy.Signature) error {
 	var archive bytes.Buffer
 	if err := policy.WriteArchive(&archive, files, signature); err != nil {
 		return err
@@ -86,12 +86,18 @@ func (h *history) push(bundle execution.PolicyActivation, files policy.Files, si
 	if err := replace(h.archive(bundle.Digest), archive.Bytes()); err != nil {
 		return fmt.Errorf("keep the policy %s: %w", bundle.Digest, err)
 	}
+	return nil
+}
+
+// push makes a bundle that is kept the first. One that is there already moves. That it
+// is in force, and the highest sequence, is known also where it cannot be written down.
+func (h *history) push(bundle execution.PolicyActivation) error {
 	others := slices.DeleteFunc(slices.Clone(h.Bundles), func(b execution.PolicyActivation) bool { return b.Digest == bundle.Digest })
 	h.Bundles = append([]execution.PolicyActivation{bundle}, others...)
 	h.Bundles = h.Bundles[:min(len(h.Bundles), keep)]
 	h.Highest = max(h.Highest, bundle.Sequence)
 	if err := h.save(); err != nil {
-		return err
+		return err // what is swept could be what the file still names
 	}
 	return h.sweep()
 }

@@ -45,7 +45,8 @@ type Config struct {
 	// Obligations are the types of obligation that the gateway can meet.
 	Obligations []string
 	// Shipped is the digest of the policy that is part of the program. It was
-	// checked with it, and needs no signature.
+	// checked with it, and from Embedded it needs no signature: from anywhere else it
+	// does, or whoever holds no key could put it in the place of a stricter one.
 	Shipped string
 	// Tools are those of the gateway, which every bundle reads as data.tools.
 	Tools map[string]execution.ToolFacts
@@ -57,6 +58,9 @@ type Config struct {
 	Changed func()
 	Logger  *slog.Logger
 }
+
+// Embedded is the source of the policy that is part of the program.
+const Embedded = "embedded"
 
 // Candidate is a bundle that may come into force.
 type Candidate struct {
@@ -156,10 +160,16 @@ func (m *Manager) wants(configured Candidate) bool {
 	return last.Source != configured.Source || last.Digest != digest
 }
 
+// ofProgram reports whether a bundle is the one that is part of the program, and was
+// read there.
+func (m *Manager) ofProgram(source, digest string) bool {
+	return source == Embedded && digest == m.cfg.Shipped
+}
+
 // trusted holds a bundle that was kept against the keys there are now: they may be
 // others than when it came.
 func (m *Manager) trusted(is execution.PolicyActivation, files policy.Files, signature *policy.Signature) error {
-	if len(m.cfg.Keys) == 0 || is.Digest == m.cfg.Shipped {
+	if len(m.cfg.Keys) == 0 || m.ofProgram(is.Source, is.Digest) {
 		return nil
 	}
 	if signature == nil {
@@ -195,7 +205,7 @@ func (m *Manager) submit(ctx context.Context, c Candidate) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err == nil {
-		err = m.swap(ctx, c.Files, bundle, c.By)
+		err = m.keepAndSwap(ctx, c, bundle)
 	}
 	if err != nil && faultOf(err).Kind == execution.KindUnavailable {
 		// It was not the policy's fault, and is tried again.
@@ -208,9 +218,22 @@ func (m *Manager) submit(ctx context.Context, c Candidate) error {
 		return fault
 	}
 	m.forgive()
-	if err := m.history.push(bundle, c.Files, c.Signature); err != nil {
-		// It is in force all the same: a rollback, or a restart, may lack it.
-		m.cfg.Logger.ErrorContext(ctx, "the policies that were in force cannot be kept", "error", err)
+	return nil
+}
+
+// keepAndSwap puts a candidate in force that was checked. It is kept first: what is in
+// force has to be there for the next images, and for whoever goes back to it.
+func (m *Manager) keepAndSwap(ctx context.Context, c Candidate, bundle execution.PolicyActivation) error {
+	err := m.history.keep(bundle, c.Files, c.Signature)
+	if err == nil {
+		err = m.swap(ctx, c.Files, bundle, c.By)
+	}
+	if err != nil {
+		return errors.Join(err, m.history.sweep())
+	}
+	if err := m.history.push(bundle); err != nil {
+		// It is in force all the same: a restart may know only the one before.
+		m.cfg.Logger.ErrorContext(ctx, "which policies were in force cannot be kept", "error", err)
 	}
 	return nil
 }
@@ -281,7 +304,7 @@ func (m *Manager) Rollback(ctx context.Context, by *execution.Principal) error {
 		return err
 	}
 	m.forgive()
-	return m.history.push(bundle, files, signature)
+	return m.history.push(bundle)
 }
 
 // forgive forgets the last refusal, since another policy came into force after it.

@@ -160,23 +160,32 @@ func readFiles(folder fs.FS) (Files, error) {
 		if err != nil || !wanted {
 			return err
 		}
-		if len(files) == maxFiles {
-			return tooLargef("there are more than %d files", maxFiles)
+		if !entry.Type().IsRegular() { // to open a FIFO would wait for who writes to it
+			return bundleErrorf("%s: is not a regular file", name)
 		}
 		content, err := readFile(folder, name)
 		if err != nil {
 			return err
 		}
-		if total += len(content); total > maxBundleBytes {
-			return tooLargef("the files hold more than %d MiB together", maxBundleBytes>>20)
-		}
-		files[name] = content
-		return nil
+		return files.add(name, content, &total)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read files: %w", err)
 	}
 	return files, nil
+}
+
+// add adds a file, as long as there are not too many, and total, of their bytes, is not
+// too large.
+func (f Files) add(name string, content []byte, total *int) error {
+	if len(f) == maxFiles {
+		return tooLargef("there are more than %d files", maxFiles)
+	}
+	if *total += len(content); *total > maxBundleBytes {
+		return tooLargef("the files hold more than %d MiB together", maxBundleBytes>>20)
+	}
+	f[name] = content
+	return nil
 }
 
 // counts reports whether the file is part of a bundle.

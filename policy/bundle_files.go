@@ -24,7 +24,41 @@ func ReadFiles(folder fs.FS) (Files, error) {
 	if folder == nil {
 		return nil, bundleErrorf("there is no folder")
 	}
+	if held, ok := folder.(Files); ok {
+		return held.counted()
+	}
 	return readFiles(folder)
+}
+
+// counted are those that count, as readFiles finds them. It looks at each once, where a
+// walk would look at all of them for every folder.
+func (f Files) counted() (Files, error) {
+	files := make(Files, len(f))
+	total := 0
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		switch {
+		case !fs.ValidPath(name):
+			return nil, bundleErrorf("%.100q: is not a plain path within the bundle", name)
+		case hidden(name):
+			continue
+		case strings.Count(name, "/") > maxDepth:
+			return nil, tooLargef("%.100q: folders are nested more than %d deep", name, maxDepth)
+		}
+		wanted, err := counts(name)
+		if err != nil {
+			return nil, err
+		}
+		if !wanted {
+			continue
+		}
+		if len(f[name]) > maxFileBytes {
+			return nil, tooLargef("%s: is larger than %d MiB", name, maxFileBytes>>20)
+		}
+		if err := files.add(name, f[name], &total); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // Digest identifies the files, whatever archive or folder they came in and

@@ -3,11 +3,13 @@ package policy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -98,6 +100,78 @@ func TestSymbolicLinksAreRefused(t *testing.T) {
 			defer os.Remove(filepath.Join(folder, link)) //nolint:errcheck // t.TempDir is removed anyway
 			wantRefused(t, policy.Bundle{Files: os.DirFS(folder), Source: "test"}, "symbolic link")
 		})
+	}
+}
+
+// A FIFO waits for a writer for as long as none comes: whoever reads the folder, or
+// starts the gateway, would wait with it.
+func TestFIFOsAreRefused(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"a.rego", "data.json"} {
+		path := filepath.Join(folder, name)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused := make(chan error, 1)
+		go func() {
+			_, err := policy.ReadFiles(os.DirFS(folder))
+			refused <- err
+		}()
+		select {
+		case err := <-refused:
+			if err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s is waited for", name)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// As many files as there may be, each as deep as it may be, cost no more than they
+// hold: this took a quarter of a minute, several times for each bundle.
+func TestDeepFoldersCostLittle(t *testing.T) {
+	files := policy.Files{}
+	for i := range 4096 {
+		files[strings.Repeat(fmt.Sprintf("d%04d/", i), 15)+"a.rego"] = []byte(minimal)
+	}
+	begin := time.Now()
+	read, err := policy.ReadFiles(files)
+	if took := time.Since(begin); err != nil || len(read) != len(files) || took > 2*time.Second {
+		t.Errorf("%d files, %v, in %v", len(read), err, took)
+	}
+}
+
+// Files that are held are looked at as those in a folder.
+func TestHeldFilesAreReadAsAFolder(t *testing.T) {
+	for name, held := range map[string]policy.Files{
+		"what counts":    {"a.rego": []byte(minimal), "sub/data.json": []byte("{}"), "README.md": []byte("#")},
+		"hidden":         {"a.rego": []byte(minimal), ".git/data.json": []byte("{"), "sub/.x.rego": []byte("?")},
+		"YAML":           {"a.rego": []byte(minimal), "data.yaml": []byte("a: 1")},
+		"another JSON":   {"a.rego": []byte(minimal), "sub/tenants.json": []byte("{}")},
+		"deep":           {strings.Repeat("d/", 16) + "a.rego": []byte(minimal)},
+		"too deep":       {strings.Repeat("d/", 17) + "a.rego": []byte(minimal)},
+		"a large file":   {"data.json": make([]byte, 17<<20)},
+		"too much":       {"a/data.json": make([]byte, 16<<20), "b/data.json": make([]byte, 16<<20), "c/data.json": make([]byte, 16<<20), "d/data.json": make([]byte, 16<<20), "e.rego": []byte(minimal)},
+		"nothing at all": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := fstest.MapFS{}
+			for path, text := range held {
+				folder[path] = &fstest.MapFile{Data: text}
+			}
+			want, wantErr := policy.ReadFiles(folder)
+			got, err := policy.ReadFiles(held)
+			if (err == nil) != (wantErr == nil) || len(got) != len(want) || err == nil && got.Digest() != want.Digest() {
+				t.Errorf("%d files, %v; in a folder %d, %v", len(got), err, len(want), wantErr)
+			}
+		})
+	}
+	if _, err := policy.ReadFiles(policy.Files{"../a.rego": []byte(minimal)}); err == nil {
+		t.Error("a path that leads out is read")
 	}
 }
 

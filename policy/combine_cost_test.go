@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/execgate/execgate/execution"
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -48,6 +49,22 @@ func TestLongListsOfATenantCostLittle(t *testing.T) {
 			}
 		})
 	}
+	t.Run("rules", func(t *testing.T) {
+		var own network
+		for i := range maxGrants {
+			organisation.network.rules = append(organisation.network.rules, execution.NetworkRule{Host: "*.test", Ports: []int{443, i + 1}, Mode: execution.NetworkIntercept})
+			own.rules = append(own.rules, execution.NetworkRule{Host: fmt.Sprintf("h%d.test", i), Ports: []int{i + 1, 443}, Mode: execution.NetworkIntercept})
+		}
+		organisation.network.budget = &execution.NetworkBudget{Requests: 1, Bytes: 1, RequestsPerS: 1, Connections: 1}
+		begin := time.Now()
+		narrow := organisation.network.narrowed(own)
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if narrow.incomplete() == "" {
+			t.Errorf("%d rules are granted", len(narrow.rules))
+		}
+	})
 	_, err := decodeDocument(ast.NewObject(
 		ast.Item(ast.StringTerm("effect"), ast.StringTerm("allow")),
 		ast.Item(ast.StringTerm("network"), ast.ObjectTerm(ast.Item(ast.StringTerm("rules"), ast.NewTerm(rules)))),

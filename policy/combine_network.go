@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"encoding/json"
 	"reflect"
 	"slices"
 
@@ -11,16 +12,7 @@ import (
 // narrowed is what both layers open, within the smaller budget. Each request is asked
 // about where either layer says so.
 func (n network) narrowed(by network) network {
-	var rules []execution.NetworkRule
-	for _, a := range n.rules {
-		for _, b := range by.rules {
-			rule, ok := meet(a, b)
-			if ok && !slices.ContainsFunc(rules, func(r execution.NetworkRule) bool { return reflect.DeepEqual(r, rule) }) {
-				rules = append(rules, rule)
-			}
-		}
-	}
-	n.rules = rules
+	n.rules = meetAll(n.rules, by.rules)
 	if by.decide == execution.DecideRequest {
 		n.decide = by.decide
 	}
@@ -33,6 +25,33 @@ func (n network) narrowed(by network) network {
 		}
 	}
 	return n
+}
+
+// meetAll is what rules of both lists open, each once. There are as many pairs as the
+// lists' lengths multiplied, and one list is a tenant's: of more than a grant may have,
+// which is refused whatever they are, no more are looked for.
+func meetAll(a, b []execution.NetworkRule) (rules []execution.NetworkRule) {
+	known := make(map[string]bool)
+	for _, x := range a {
+		for _, y := range b {
+			rule, ok := meet(x, y)
+			if !ok {
+				continue
+			}
+			text, err := json.Marshal(rule)
+			if err != nil { // nothing in it can fail to be encoded
+				continue
+			}
+			if !known[string(text)] {
+				known[string(text)] = true
+				rules = append(rules, rule)
+			}
+			if len(rules) > maxGrants {
+				return rules
+			}
+		}
+	}
+	return rules
 }
 
 // meet is what both rules open: of two names the one below the other, and of ports,

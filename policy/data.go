@@ -96,6 +96,9 @@ func strictValue(d *json.Decoder, depth int) (any, error) {
 		}
 		return strictObject(d, depth)
 	case json.Number:
+		if len(t) > maxNumberBytes {
+			return nil, fmt.Errorf("the number %.40s… has more than %d bytes", string(t), maxNumberBytes)
+		}
 		if _, err := strconv.ParseFloat(string(t), 64); err != nil {
 			return nil, fmt.Errorf("the number %.40s is out of range", string(t))
 		}

@@ -68,13 +68,13 @@ func TestCallIsCarriedAndRecorded(t *testing.T) {
 			got.Header.Get("Accept-Encoding") != "identity" || (got.Header.Get("Content-Type") == "application/json") != (body != "") {
 			t.Errorf("received %+v", got)
 		}
-		who := &execution.Principal{Tenant: "acme", Subject: "key_7", Roles: []execution.Role{}}
+		who := asker()
 		want := []execution.Record{
-			{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, EgressDecided: &execution.EgressDecided{
+			{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressDecided: &execution.EgressDecided{
 				Host: "api.test", Port: s.to.Port, Mode: execution.NetworkIntercept, Effect: execution.EffectAllow,
 				Address: s.upstream.Listener.Addr().String(), Method: method, Path: "/v1/items/a%20b", Rule: "api.test", Binding: "api",
 			}},
-			{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, EgressEnded: &execution.EgressEnded{
+			{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressEnded: &execution.EgressEnded{
 				DecidedSeq: 0, Status: 200, BytesOut: int64(len(body)),
 			}},
 		}

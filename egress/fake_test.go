@@ -124,9 +124,17 @@ func serve(t testing.TB, l net.Listener, handle func(c *net.TCPConn)) {
 	})
 }
 
+const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+// asker is who asked for the job of jobTo.
+func asker() *execution.Principal {
+	return &execution.Principal{Tenant: "acme", Subject: "key_7", Roles: []execution.Role{execution.RoleCaller}, Method: execution.MethodAPIKey}
+}
+
 func jobTo(to execution.Destination, budget execution.NetworkBudget) execution.Job {
 	return execution.Job{
 		ID: "exec_1", Owner: execution.Owner{Tenant: "acme", Subject: "key_7"},
+		Roles: asker().Roles, Method: asker().Method, RequestID: "rq_1", TraceID: traceID,
 		Grant: execution.Grant{Network: execution.Network{
 			Rules:  []execution.NetworkRule{{Host: to.Host, Ports: []int{to.Port}, Private: true, Mode: execution.NetworkForward}},
 			Budget: budget,

@@ -60,15 +60,15 @@ func TestForwardIsCarriedAndRecorded(t *testing.T) {
 	denied := execution.Destination{Host: "Evil\x1bc\n.test", Port: 443}
 	carry(t, t.Context(), b, jobTo(to, plenty), denied).wait(t)
 
-	who := &execution.Principal{Tenant: "acme", Subject: "key_7", Roles: []execution.Role{}}
+	who := asker()
 	want := []execution.Record{
-		{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, EgressDecided: &execution.EgressDecided{
+		{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressDecided: &execution.EgressDecided{
 			Host: "db.test", Port: to.Port, Mode: execution.NetworkForward, Effect: execution.EffectAllow, Address: l.Addr().String(),
 		}},
-		{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, EgressEnded: &execution.EgressEnded{
+		{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressEnded: &execution.EgressEnded{
 			DecidedSeq: 0, BytesOut: 5, BytesIn: 14,
 		}},
-		{Seq: 2, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, EgressDecided: &execution.EgressDecided{
+		{Seq: 2, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressDecided: &execution.EgressDecided{
 			Host: denied.Host, Port: 443, Effect: execution.EffectDeny, Code: codeHostInvalid,
 		}},
 	}

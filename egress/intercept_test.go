@@ -44,13 +44,13 @@ func TestRequestIsCarriedAndRecorded(t *testing.T) {
 					t.Errorf("%s: %q, want %q", name, got.Header.Get(name), want)
 				}
 			}
-			who := &execution.Principal{Tenant: "acme", Subject: "key_7", Roles: []execution.Role{}}
+			who := asker()
 			want := []execution.Record{
-				{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, EgressDecided: &execution.EgressDecided{
+				{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressDecided: &execution.EgressDecided{
 					Host: "api.test", Port: s.to.Port, Mode: execution.NetworkIntercept, Effect: execution.EffectAllow,
 					Address: s.upstream.Listener.Addr().String(), Method: "POST", Path: "/v1/~items/caf%C3%A9", Rule: "api.test",
 				}},
-				{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, EgressEnded: &execution.EgressEnded{
+				{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressEnded: &execution.EgressEnded{
 					DecidedSeq: 0, Status: 200, BytesOut: 5, BytesIn: int64(len(body)),
 				}},
 			}

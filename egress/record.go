@@ -46,17 +46,16 @@ type records struct {
 	failed atomic.Int64
 }
 
-// append makes a record about job durable. A failure is logged here.
-func (w *records) append(ctx context.Context, job execution.Job, r execution.Record) (uint64, error) {
-	r.Time, r.Execution = time.Now().UTC(), job.ID
-	r.Principal = &execution.Principal{Tenant: job.Owner.Tenant, Subject: job.Owner.Subject, Roles: []execution.Role{}}
+// append makes a record durable. A failure is logged here.
+func (w *records) append(ctx context.Context, r execution.Record) (uint64, error) {
+	r.Time = time.Now().UTC()
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	seq, err := w.recorder.Append(within, r)
 	if err != nil {
 		w.failures.Add(1)
 		w.failed.Store(time.Now().UnixNano())
-		w.log.ErrorContext(ctx, "egress is not recorded", "execution", job.ID, "record", r.Type, "error", err)
+		w.log.ErrorContext(ctx, "egress is not recorded", "execution", r.Execution, "record", r.Type, "error", err)
 		return 0, fmt.Errorf("append %s record: %w", r.Type, err)
 	}
 	w.failed.Store(0)
@@ -71,13 +70,17 @@ func (w *records) allowed(ctx context.Context, job execution.Job, d destination,
 	if address.IsValid() {
 		decided.Address = address.String()
 	}
-	return w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: decided})
+	record := job.Record(execution.RecordEgressDecided)
+	record.EgressDecided = decided
+	return w.append(ctx, record)
 }
 
 func (w *records) denied(ctx context.Context, job execution.Job, d destination, q question, code string) {
 	decided := d.decided(q)
 	decided.Effect, decided.Code = execution.EffectDeny, clip(code, maxRecordCode)
-	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressDecided, EgressDecided: decided}) // it is denied all the same, and append has logged it
+	record := job.Record(execution.RecordEgressDecided)
+	record.EgressDecided = decided
+	_, _ = w.append(ctx, record) // it is denied all the same, and append has logged it
 }
 
 // decided is what records say of a destination, and of a request to it.
@@ -92,7 +95,9 @@ func (d destination) decided(q question) *execution.EgressDecided {
 }
 
 func (w *records) ended(ctx context.Context, job execution.Job, e execution.EgressEnded) {
-	_, _ = w.append(ctx, job, execution.Record{Type: execution.RecordEgressEnded, EgressEnded: &e}) // there is nothing left to stop, and append has logged it
+	record := job.Record(execution.RecordEgressEnded)
+	record.EgressEnded = &e
+	_, _ = w.append(ctx, record) // there is nothing left to stop, and append has logged it
 }
 
 func (w *records) ready() error {

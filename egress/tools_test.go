@@ -78,12 +78,12 @@ func TestProgramCallsTools(t *testing.T) {
 	if diff := cmp.Diff([]string{`exec_1 add-er {"a": 1}`}, tools.called()); diff != "" {
 		t.Error(diff)
 	}
-	who := &execution.Principal{Tenant: "acme", Subject: "key_7", Roles: []execution.Role{}}
+	who := asker()
 	want := []execution.Record{
-		{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, EgressDecided: &execution.EgressDecided{
+		{Seq: 0, Type: execution.RecordEgressDecided, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressDecided: &execution.EgressDecided{
 			Host: "tools.execgate", Port: 80, Mode: execution.NetworkIntercept, Effect: execution.EffectAllow, Method: "POST", Path: "/add-er", Rule: "tools.execgate",
 		}},
-		{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, EgressEnded: &execution.EgressEnded{
+		{Seq: 1, Type: execution.RecordEgressEnded, Execution: "exec_1", Principal: who, RequestID: "rq_1", TraceID: traceID, EgressEnded: &execution.EgressEnded{
 			DecidedSeq: 0, Status: 200, BytesOut: 8, BytesIn: 19,
 		}},
 	}

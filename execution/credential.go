@@ -56,8 +56,12 @@ type Binding struct {
 
 // Loan is what one execution is to be lent.
 type Loan struct {
-	Execution   string
-	Owner       Owner
+	Execution string
+	// Principal is who asked for the execution, by the HTTP request RequestID of TraceID:
+	// for the records.
+	Principal   Principal
+	RequestID   string
+	TraceID     string
 	Credentials []Credential
 	// Lasts is the longest that the execution can take: nothing needs to live longer.
 	Lasts time.Duration

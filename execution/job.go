@@ -1,17 +1,26 @@
 package execution
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // Job is one program to run: what was asked, cut down to what was granted.
 type Job struct {
 	ID    string // the execution's id
 	Owner Owner
 	// Roles and Method are those of the principal that asked, and Metadata what it
-	// claimed: for policy, which is asked about what the program sends out.
+	// claimed: for policy, which is asked about what the program sends out, and for the
+	// records of that.
 	Roles    []Role
 	Method   Method
 	Metadata map[string]string
-	Grant    Grant
+	// RequestID and TraceID are of the HTTP request that it comes of; TraceID may be empty.
+	RequestID string
+	TraceID   string
+	Grant     Grant
+	// Parent is the execution whose program calls Tool; empty: no program does.
+	Parent string
 	// Tool is the tool whose call it is; empty: it is no call of one.
 	Tool string
 	// Call is the request to make in the place of a program to run, of a tool of
@@ -38,6 +47,19 @@ type Job struct {
 	// taken from the program, which then waits; its error ends the program, and
 	// the outcome is cancelled. It does not change the Result.
 	Events func(Event) error
+}
+
+// Principal is who asked for the job.
+func (j Job) Principal() Principal {
+	return Principal{Subject: j.Owner.Subject, Tenant: j.Owner.Tenant, Roles: j.Roles, Method: j.Method}
+}
+
+// Record begins a record about the job's execution, as one of its request. It shares
+// nothing with the job.
+func (j Job) Record(kind RecordType) Record {
+	principal := j.Principal()
+	principal.Roles = slices.Clone(principal.Roles)
+	return Record{Type: kind, Execution: j.ID, Principal: &principal, RequestID: j.RequestID, TraceID: j.TraceID}
 }
 
 // NewJob joins a request with what was granted to it.

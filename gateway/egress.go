@@ -76,7 +76,7 @@ func (e *EgressDecider) DecideEgress(ctx context.Context, job execution.Job, r e
 func egressQuestion(job execution.Job, r execution.EgressRequest) execution.Question {
 	return execution.Question{
 		ID: job.ID, Time: time.Now(), Action: execution.ActionEgress, Egress: &r,
-		Principal: execution.Principal{Subject: job.Owner.Subject, Tenant: job.Owner.Tenant, Roles: job.Roles, Method: job.Method},
+		Principal: job.Principal(),
 		Request:   execution.Request{Session: job.Session, Metadata: job.Metadata},
 	}
 }

@@ -234,8 +234,9 @@ func (s *Service) carry(ctx context.Context, call Call, allowed Response, place 
 	t.enter(StateRunning)
 	job := execution.NewJob(allowed.ID, call.Principal.Owner(), call.Request, allowed.Decision.Grant)
 	job.Roles, job.Method = call.Principal.Roles, call.Principal.Method
+	job.RequestID, job.TraceID = call.RequestID, call.TraceID
 	if call.tool != nil {
-		job.Tool, job.Call = call.tool.Name, call.tool.makes
+		job.Tool, job.Call, job.Parent = call.tool.Name, call.tool.makes, call.tool.parent
 	}
 	job.Started = s.beginning(call, allowed)
 	tell, rest := allowed.duties.events(call.Events)
@@ -272,7 +273,8 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 		// panics half-way may have lent.
 		defer func() { leases = s.revoke(ctx, job.ID, leases) }()
 		lent, err := s.lender.Lend(ctx, execution.Loan{
-			Execution: job.ID, Owner: job.Owner, Credentials: job.Grant.Credentials, Lasts: lasts(job.Grant.Limits),
+			Execution: job.ID, Principal: job.Principal(), RequestID: job.RequestID, TraceID: job.TraceID,
+			Credentials: job.Grant.Credentials, Lasts: lasts(job.Grant.Limits),
 		})
 		leases, job.Exposed = lent.Leases, lent.Exposed
 		if err != nil {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/execgate/execgate/execution"
 )
 
@@ -66,7 +68,11 @@ func TestWhatIsLentReachesTheJobOnly(t *testing.T) {
 	if ended.StdoutSHA256 != execution.HexSHA256(got.Result.Stdout) {
 		t.Error("what is recorded is not the digest of what was returned")
 	}
-	if w.loan.Lasts.Milliseconds() <= limits().TimeoutMS || w.loan.Execution != got.ID || w.loan.Owner.Tenant == "" {
+	if w.loan.Lasts.Milliseconds() <= limits().TimeoutMS || w.loan.Execution != got.ID {
 		t.Errorf("the loan is %+v", w.loan)
+	}
+	decided := w.recorded()[0]
+	if diff := cmp.Diff(decided.Principal, &w.loan.Principal); diff != "" || w.loan.RequestID != decided.RequestID || w.loan.TraceID != decided.TraceID {
+		t.Errorf("lent to %+v, and decided for %+v", w.loan, decided)
 	}
 }

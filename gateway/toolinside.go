@@ -66,11 +66,12 @@ func (s *Service) ListToolsFrom(ctx context.Context, job execution.Job) (status 
 	return s.answerFrom(ctx, job, "", document, err)
 }
 
-// callOf is a call by the principal that asked for job, which claims what it did then.
+// callOf is a call by the principal that asked for job, which claims what it did then: of
+// that request, and its trace.
 func callOf(job execution.Job) Call {
 	return Call{
-		Principal: execution.Principal{Subject: job.Owner.Subject, Tenant: job.Owner.Tenant, Roles: job.Roles, Method: job.Method},
-		Request:   execution.Request{Metadata: job.Metadata},
+		Principal: job.Principal(), RequestID: job.RequestID, TraceID: job.TraceID,
+		Request: execution.Request{Metadata: job.Metadata},
 	}
 }
 

@@ -19,6 +19,7 @@ func callingJob() execution.Job {
 	return execution.Job{
 		ID: "ex_parent", Owner: execution.Owner{Tenant: "acme", Subject: "ak_caller"},
 		Roles: []execution.Role{execution.RoleCaller}, Method: execution.MethodAPIKey, Metadata: map[string]string{"agent": "bot"}, Session: "ss_parent",
+		RequestID: "rq_parent", TraceID: strings.Repeat("b", 32),
 	}
 }
 
@@ -65,6 +66,11 @@ func TestProgramCallsTools(t *testing.T) {
 		if decided.Execution != a.ID || ended.Execution != a.ID || decided.Principal.Subject != "ak_caller" || d.Parent != "ex_parent" || d.Tool != tool ||
 			d.ArgsSHA256 != execution.HexSHA256([]byte(`{"a":1,"b":2.50}`)) || d.Metadata["agent"] != "bot" {
 			t.Errorf("recorded %+v %+v", decided, d)
+		}
+		for _, r := range []execution.Record{decided, ended} {
+			if r.RequestID != "rq_parent" || r.TraceID != strings.Repeat("b", 32) || r.Principal.Method != execution.MethodAPIKey {
+				t.Errorf("%s is recorded of another request than its parent: %+v", r.Type, r)
+			}
 		}
 	}
 	if status, document := s.ListToolsFrom(t.Context(), callingJob()); status != 200 || !strings.Contains(string(document), `"name":"plain"`) || !strings.Contains(string(document), `"name":"weather"`) {

@@ -76,8 +76,14 @@ func passwordForOne(t *testing.T, s server) {
 	}
 	issued := w.records[0]
 	want := execution.LeaseChange{Lease: lease, Engine: "database", Mount: "database", Path: "creds/reader", Inject: "file", Accessor: issued.Lease.Accessor}
-	if diff := cmp.Diff(want, *issued.Lease); diff != "" || issued.Lease.Accessor == "" || issued.Execution != "ex_one" || issued.Principal.Tenant != "acme" || issued.Principal.Subject != "ak_1" {
-		t.Errorf("issued by %v (-want +got):\n%s", issued.Principal, diff)
+	if diff := cmp.Diff(want, *issued.Lease); diff != "" || issued.Lease.Accessor == "" || issued.Execution != "ex_one" {
+		t.Errorf("issued (-want +got):\n%s", diff)
+	}
+	asked := loanOf("ex_one")
+	for _, r := range w.records[:2] {
+		if diff := cmp.Diff(&asked.Principal, r.Principal); diff != "" || r.RequestID != asked.RequestID || r.TraceID != asked.TraceID {
+			t.Errorf("%s of the request %q, trace %q, for (-want +got):\n%s", r.Type, r.RequestID, r.TraceID, diff)
+		}
 	}
 	if c := w.lender.Counts(); c.Issued != 1 || c.Revoked != 1 || c.Pending != 0 || c.RevokeFailures != 0 {
 		t.Errorf("counts: %+v", c)

@@ -61,7 +61,7 @@ func (v *Vault) read(ctx context.Context, t *token, l *lease) (reading, error) {
 func (l *lease) certificate(now, expires time.Time) map[string]any {
 	body := map[string]any{"ttl": strconv.FormatInt(max(1, int64(expires.Sub(now)/time.Second)), 10) + "s"}
 	if l.mount.CommonName != "" {
-		name := strings.NewReplacer("{execution}", l.loan.id, "{tenant}", l.loan.owner.Tenant).Replace(l.mount.CommonName)
+		name := strings.NewReplacer("{execution}", l.loan.id, "{tenant}", l.loan.asked.Principal.Tenant).Replace(l.mount.CommonName)
 		// A host's name has no underscores (RFC 1123, section 2.1); ids have.
 		body["common_name"] = strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	}

@@ -110,7 +110,7 @@ func (f *File) Lend(ctx context.Context, asked execution.Loan) (execution.Lent, 
 	if len(asked.Credentials) == 0 {
 		return execution.Lent{}, nil
 	}
-	n := &loan{id: asked.Execution, owner: asked.Owner, until: time.Now().Add(asked.Lasts), tools: make(map[string]*lease)}
+	n := &loan{id: asked.Execution, asked: asked, until: time.Now().Add(asked.Lasts), tools: make(map[string]*lease)}
 	if err := f.Check(asked.Credentials); err != nil {
 		return execution.Lent{}, err
 	}

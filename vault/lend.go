@@ -61,7 +61,7 @@ func (v *Vault) newLoan(asked execution.Loan) (*loan, error) {
 		return nil, err
 	}
 	n := &loan{
-		id: asked.Execution, owner: asked.Owner, tools: make(map[string]*lease),
+		id: asked.Execution, asked: asked, tools: make(map[string]*lease),
 		until: time.Now().Add(min(asked.Lasts, v.cfg.MaxTTL)),
 	}
 	shared := make(map[string]*token)

@@ -17,8 +17,8 @@ import (
 // loan is what one execution may be lent, and was.
 type loan struct {
 	id    string
-	owner execution.Owner
-	until time.Time // nothing is lent from then on
+	asked execution.Loan // who asked for it, and by which request
+	until time.Time      // nothing is lent from then on
 	tools map[string]*lease
 
 	// mu guards what follows, and what it says in lease. It is held only for what is
@@ -211,9 +211,11 @@ func (n *loan) all() []*token {
 
 // record is one about the lease, under the execution's name.
 func (l *lease) record(kind execution.RecordType, change execution.LeaseChange) execution.Record {
+	asked := l.loan.asked
+	asked.Principal.Roles = slices.Clone(asked.Principal.Roles)
 	return execution.Record{
 		Type: kind, Time: time.Now().UTC(), Execution: l.loan.id, Lease: &change,
-		Principal: &execution.Principal{Tenant: l.loan.owner.Tenant, Subject: l.loan.owner.Subject},
+		Principal: &asked.Principal, RequestID: asked.RequestID, TraceID: asked.TraceID,
 	}
 }
 

@@ -60,7 +60,7 @@ func (v *Vault) restore(e Entry) *token {
 	defer v.mu.Unlock()
 	n := v.loans[e.Execution]
 	if n == nil {
-		n = &loan{id: e.Execution, owner: e.Owner, closed: true, tools: make(map[string]*lease)}
+		n = &loan{id: e.Execution, asked: execution.Loan{Principal: execution.Principal{Tenant: e.Owner.Tenant, Subject: e.Owner.Subject}}, closed: true, tools: make(map[string]*lease)}
 		v.loans[e.Execution] = n
 	}
 	t := &token{loan: n, lock: make(chan struct{}, 1), entry: e, begun: true, expires: e.Expires}

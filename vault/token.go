@@ -70,7 +70,7 @@ func (v *Vault) make(ctx context.Context, t *token) error {
 	now := time.Now()
 	ttl := t.life(now)
 	t.entry = Entry{
-		ID: rand.Text(), Execution: t.loan.id, Owner: t.loan.owner, Expires: now.Add(ttl + unaccountedMargin),
+		ID: rand.Text(), Execution: t.loan.id, Owner: t.loan.asked.Principal.Owner(), Expires: now.Add(ttl + unaccountedMargin),
 	}
 	var tools []string
 	for _, l := range t.leases {
@@ -93,7 +93,7 @@ func (v *Vault) make(ctx context.Context, t *token) error {
 		Type:            "service", // a batch token has no accessor, and cannot be revoked
 		DisplayName:     "execgate-" + t.loan.id,
 		Metadata: map[string]string{
-			"execution_id": t.loan.id, "tenant": t.loan.owner.Tenant, "tools": clip(strings.Join(tools, ","), maxPath), "intent": t.entry.ID,
+			"execution_id": t.loan.id, "tenant": t.loan.asked.Principal.Tenant, "tools": clip(strings.Join(tools, ","), maxPath), "intent": t.entry.ID,
 		},
 	}
 	var answer *api.Secret

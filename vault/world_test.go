@@ -247,7 +247,10 @@ func kv(tool, path string, inject execution.Inject) execution.Credential {
 }
 
 func loanOf(id string, credentials ...execution.Credential) execution.Loan {
-	return execution.Loan{Execution: id, Owner: execution.Owner{Tenant: "acme", Subject: "ak_1"}, Credentials: credentials, Lasts: time.Minute}
+	return execution.Loan{
+		Execution: id, Principal: execution.Principal{Tenant: "acme", Subject: "ak_1", Roles: []execution.Role{execution.RoleCaller}, Method: execution.MethodAPIKey},
+		RequestID: "rq_1", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", Credentials: credentials, Lasts: time.Minute,
+	}
 }
 
 func (w *world) lend(t testing.TB, id string, credentials ...execution.Credential) execution.Lent {

@@ -236,7 +236,7 @@ func (w *egressWorld) job(decide execution.NetworkDecide, args ...string) execut
 // execute lends the job's credential and runs it, as a gateway does once it has
 // decided.
 func (w *egressWorld) execute(ctx context.Context, job execution.Job) (_ execution.Result, err error) {
-	_, err = w.lender.Lend(ctx, execution.Loan{Execution: job.ID, Owner: job.Owner, Credentials: job.Grant.Credentials, Lasts: time.Hour})
+	_, err = w.lender.Lend(ctx, execution.Loan{Execution: job.ID, Principal: job.Principal(), Credentials: job.Grant.Credentials, Lasts: time.Hour})
 	if err != nil {
 		return execution.Result{}, err
 	}

@@ -89,7 +89,7 @@ func (w *lenderWorld) start(t testing.TB) {
 
 func (w *lenderWorld) loan(mount, path string) execution.Loan {
 	return execution.Loan{
-		Execution: execution.NewID(execution.PrefixExecution, time.Now()), Owner: execution.Owner{Tenant: "acme", Subject: "ak_1"}, Lasts: time.Minute,
+		Execution: execution.NewID(execution.PrefixExecution, time.Now()), Principal: execution.Principal{Tenant: "acme", Subject: "ak_1"}, Lasts: time.Minute,
 		Credentials: []execution.Credential{{Tool: "tool", Mount: mount, Path: path, VaultPolicies: []string{mount}, Inject: execution.InjectFile}},
 	}
 }

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -23,6 +24,7 @@ func (x *exchange) carry(t *http.Transport) string {
 	}
 	defer res.Body.Close()
 	x.status = res.StatusCode
+	x.keeps = (x.bound.tool == "" || x.bound.lasting) && !sticks(x.out.Header, res.Header)
 	known := x.account.known()
 	if x.withheld(res) {
 		return codeUnscrubbable
@@ -154,16 +156,48 @@ var errBytesSpent = errors.New("the budget of bytes is spent")
 func (s *sent) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
 	s.x.watch.touch()
-	granted := s.x.account.take(int64(n))
-	s.n.Add(granted)
-	s.x.broker.counts.bytesOut.Add(granted)
-	if granted < int64(n) {
+	if granted := s.count(int64(n)); granted < int64(n) {
 		s.spent.Store(true)
 		return int(granted), errBytesSpent
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.broken.Store(true)
 	}
+	return n, err
+}
+
+// count takes n bytes out of the budget, and returns how many there were.
+func (s *sent) count(n int64) int64 {
+	granted := s.x.account.take(n)
+	s.n.Add(granted)
+	s.x.broker.counts.bytesOut.Add(granted)
+	return granted
+}
+
+// again returns what makes the body anew, of a content that is in memory. What was sent
+// before, over a connection that was over, is not counted twice.
+func (s *sent) again(content []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		return io.NopCloser(&repeated{from: bytes.NewReader(content), sent: s}), nil
+	}
+}
+
+// repeated is a body that may have been sent before.
+type repeated struct {
+	from *bytes.Reader
+	at   int64
+	sent *sent
+}
+
+// Read implements io.Reader.
+func (r *repeated) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	r.sent.x.watch.touch()
+	if more := r.at + int64(n) - r.sent.n.Load(); more > 0 && r.sent.count(more) < more {
+		r.sent.spent.Store(true)
+		return 0, errBytesSpent
+	}
+	r.at += int64(n)
 	return n, err
 }
 

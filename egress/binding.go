@@ -23,6 +23,7 @@ type Credentials interface {
 type bound struct {
 	tool    string
 	strict  bool
+	lasting bool
 	binding execution.Binding
 }
 
@@ -40,7 +41,7 @@ func choose(credentials []execution.Credential, d destination, q question) (foun
 			case found.tool != "":
 				return bound{}, codeAmbiguous
 			default:
-				found = bound{c.Tool, c.Strict, bind}
+				found = bound{c.Tool, c.Strict, lasting(c), bind}
 			}
 		}
 	}

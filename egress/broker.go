@@ -73,6 +73,8 @@ type Broker struct {
 	records *records
 	counts  counts
 
+	kept *keeper // of calls
+
 	mu       sync.Mutex
 	accounts map[string]*account // by execution, from its first connection until End
 }
@@ -95,7 +97,7 @@ func New(c Config) (*Broker, error) {
 		idleTimeout:    cmp.Or(c.IdleTimeout, defaultIdleTimeout),
 		roots:          c.Roots, credentials: c.Credentials, decider: c.Decider, tools: c.Tools,
 		plainPort: 80, explainWait: defaultExplainWait,
-		counts: newCounts(), accounts: map[string]*account{},
+		counts: newCounts(), accounts: map[string]*account{}, kept: newKeeper(),
 	}
 	if b.resolver == nil {
 		b.resolver = &net.Resolver{}
@@ -198,6 +200,7 @@ func (b *Broker) End(executionID string) Usage {
 	a := b.accounts[executionID]
 	delete(b.accounts, executionID)
 	b.mu.Unlock()
+	b.kept.drop(func(c *kept) bool { return c.of.parent == executionID }) // nobody has them again
 	if a == nil {
 		return Usage{}
 	}
@@ -207,6 +210,10 @@ func (b *Broker) End(executionID string) Usage {
 	}
 	return used
 }
+
+// Close closes the connections that are kept for further calls, and has none kept from
+// now on. What is carried goes on.
+func (b *Broker) Close() { b.kept.close() }
 
 // Ready returns nil unless a record of egress could not be written lately.
 func (b *Broker) Ready(context.Context) error { return b.records.ready() }

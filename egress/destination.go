@@ -25,7 +25,8 @@ const maxAnswerHead = 256 << 10
 type upstream struct {
 	broker *Broker
 	host   string
-	socket bool // for WebSockets, which are of HTTP/1.1
+	socket bool      // for WebSockets, which are of HTTP/1.1
+	made   time.Time // of one that may be kept
 
 	mu        sync.Mutex
 	addresses []netip.Addr
@@ -146,6 +147,13 @@ func (c *conns) add(conn stalling) (net.Conn, error) {
 	o := &opened{conn, c}
 	c.open[o] = struct{}{}
 	return o, nil
+}
+
+// any reports whether there is one.
+func (c *conns) any() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open) > 0
 }
 
 // close closes them all, and whatever is added later.

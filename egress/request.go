@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -96,6 +97,9 @@ func (i *intercepted) forward(w http.ResponseWriter, r *http.Request, d destinat
 	}
 	x := newExchange(i, w, r, d, q, c)
 	defer x.close()
+	if i.job.Call != nil {
+		addresses = i.broker.kept.prefer(x.use(netip.AddrPort{}), addresses, uint16(d.port))
+	}
 	for _, addr := range addresses {
 		if x.try(to, netip.AddrPortFrom(addr, uint16(d.port))) {
 			break
@@ -129,6 +133,10 @@ type exchange struct {
 	in     int64 // bytes of the answer
 	code   string
 	begun  bool // the answer has begun
+
+	// Of a call: whose connection it may have, and whether that is kept.
+	credential [sha256.Size]byte
+	keeps      bool
 }
 
 var errIdle = errors.New("nothing has moved for too long")
@@ -162,7 +170,9 @@ func (x *exchange) try(to *upstream, address netip.AddrPort) bool {
 	began, before := time.Now(), x.body.n.Load()
 	x.code = x.prepare()
 	if x.code == "" {
-		x.code = x.carry(to.to(address))
+		by, over := x.through(to, address)
+		x.code = x.carry(by.to(address))
+		over()
 	}
 	b.records.ended(x.r.Context(), x.job, execution.EgressEnded{
 		DecidedSeq: seq, BytesOut: x.body.n.Load() - before, BytesIn: x.in, Status: x.status,
@@ -194,6 +204,10 @@ func (x *exchange) prepare() string {
 	}).WithContext(x.ctx)
 	if x.r.ContentLength != 0 && x.r.Body != nil && x.r.Body != http.NoBody {
 		out.Body = io.NopCloser(x.body)
+		if x.job.Call != nil { // a connection that was kept may turn out to be over
+			out.GetBody = x.body.again(x.job.Call.Body)
+			out.Body, _ = out.GetBody() // it never fails
+		}
 	} else {
 		out.ContentLength = 0
 	}
@@ -218,6 +232,9 @@ func (x *exchange) lend(out *http.Request) string {
 	fields, code := x.broker.fetch(x.ctx, x.job, x.bound)
 	if code != "" {
 		return code
+	}
+	if x.job.Call != nil {
+		x.credential = x.broker.kept.digest(x.bound.binding, fields)
 	}
 	if x.bound.strict {
 		removeForms(out.Header, "Range") // a part of an answer may have a part of a secret

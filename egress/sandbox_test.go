@@ -32,6 +32,7 @@ type sandbox struct {
 	mu       sync.Mutex
 	received []received
 	conns    int // of the destination, that are open
+	opened   int // of it, ever
 }
 
 // received is a request as the destination got it.
@@ -74,6 +75,7 @@ func newSandbox(t testing.TB, c Config, handle http.HandlerFunc) *sandbox {
 		switch state {
 		case http.StateNew:
 			s.conns++
+			s.opened++
 		case http.StateClosed, http.StateHijacked:
 			s.conns--
 		}
@@ -104,6 +106,13 @@ func (s *sandbox) requests() []received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]received(nil), s.received...)
+}
+
+// connections are how many were opened to the destination.
+func (s *sandbox) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
 }
 
 // noneOpen waits until the destination has no connection any more.

@@ -28,6 +28,8 @@ type Stats struct {
 	// Unrecorded are refusals past the number of an execution that are recorded.
 	Unrecorded    uint64
 	RecordsFailed uint64 // records that could not be written
+	Kept          int    // connections that wait for further calls of http tools
+	Reused        uint64 // calls that had one of them
 }
 
 // Outcome is what became of a connection or request. Of one that was denied Code says why, of
@@ -46,7 +48,7 @@ type RequestOutcome struct {
 
 // counts are the counters behind Stats.
 type counts struct {
-	active, bytesOut, bytesIn, unrecorded atomic.Int64
+	active, bytesOut, bytesIn, unrecorded, reused atomic.Int64
 
 	requestOut, requestIn atomic.Int64
 
@@ -115,5 +117,6 @@ func (b *Broker) Stats() Stats {
 		Executions: executions, Active: b.counts.active.Load(), Connections: maps.Clone(b.counts.connections),
 		BytesOut: uint64(b.counts.bytesOut.Load()), BytesIn: uint64(b.counts.bytesIn.Load()),
 		Unrecorded: uint64(b.counts.unrecorded.Load()), RecordsFailed: b.records.failures.Load(),
+		Kept: b.kept.len(), Reused: uint64(b.counts.reused.Load()),
 	}
 }

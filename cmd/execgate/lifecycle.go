@@ -48,6 +48,7 @@ func (a *app) run(ctx context.Context, listener net.Listener) (err error) {
 	parts.Go(func() error {
 		defer close(served)
 		defer stopExecuting()
+		defer a.broker.Close()
 		return a.serve(serving, listener)
 	})
 	if !a.idle {

@@ -95,7 +95,7 @@ type metrics struct {
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
-	egressUnrecorded                                   family
+	egressUnrecorded, egressKept, egressReused         family
 	egressRequests, egressRequestBytes                 family
 	egressRequestSeconds                               family
 	leasesIssued, leasesRevoked, revokeFailures        family
@@ -156,6 +156,8 @@ func newMetrics(p parts) *metrics {
 	m.egressActive = m.gauge("egress_connections", "Connections that are carried now.")
 	m.egressBytes = m.counter("egress_bytes_total", "Bytes that connections carried.", "direction")
 	m.egressUnrecorded = m.counter("egress_unrecorded_refusals_total", "Refusals of programs that were refused too often to record each.")
+	m.egressKept = m.gauge("egress_kept_connections", "Connections that wait for further calls of http tools.")
+	m.egressReused = m.counter("egress_reused_connections_total", "Calls of http tools that had one of them.")
 	m.egressRequests = m.counter("egress_requests_total", "Requests that programs made over intercepted connections, by what became of them.", "effect", "code", "status")
 	m.egressRequestBytes = m.counter("egress_request_bytes_total", "Bytes of the bodies of those requests, and of their answers.", "direction")
 	m.egressRequestSeconds = m.histogram("egress_request_seconds", "Time from the decision to the answer's end, of requests that were allowed.", "status")
@@ -244,6 +246,8 @@ func (m *metrics) ofEgress(r readings, s egress.Stats) {
 	r.value(m.egressBytes, float64(s.BytesOut), "out")
 	r.value(m.egressBytes, float64(s.BytesIn), "in")
 	r.value(m.egressUnrecorded, float64(s.Unrecorded))
+	r.value(m.egressKept, float64(s.Kept))
+	r.value(m.egressReused, float64(s.Reused))
 	for outcome, count := range s.Requests {
 		r.value(m.egressRequests, float64(count), string(outcome.Effect), outcome.Code, outcome.Status)
 	}

@@ -87,6 +87,7 @@ func (w *records) denied(ctx context.Context, job execution.Job, d destination, 
 func (d destination) decided(q question) *execution.EgressDecided {
 	decided := &execution.EgressDecided{
 		Host: d.host, Port: d.port, Mode: d.rule.Mode, Method: clip(q.method, maxRecordMethod), Path: clip(q.path, maxRecordPath),
+		Cut: len(q.method) > maxRecordMethod || len(q.path) > maxRecordPath,
 	}
 	if q.method != "" {
 		decided.Rule = d.rule.Host

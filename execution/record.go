@@ -239,6 +239,7 @@ type EgressDecided struct {
 	// and is forwarded, without the query; both are cut where they are too long.
 	Method  string `json:"method,omitempty"`
 	Path    string `json:"path,omitempty"`
+	Cut     bool   `json:"cut,omitempty"`     // Method or Path was
 	Rule    string `json:"rule,omitempty"`    // the host of the rule that opens the request, as policy has it
 	Binding string `json:"binding,omitempty"` // the tool whose credential is set on the request
 }

@@ -113,8 +113,8 @@ func suggest(s sent) suggestion {
 func lost(d execution.EgressDecided) string {
 	_, more := mayMend[d.Code]
 	switch {
-	case strings.HasSuffix(d.Path, "…"):
-		return "its path is longer than the log keeps"
+	case d.Cut:
+		return "its method or path is longer than the log keeps"
 	case d.Effect == execution.EffectAllow || more || slices.Contains(opened, d.Code):
 		return ""
 	}

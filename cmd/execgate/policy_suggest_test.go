@@ -94,7 +94,11 @@ func TestSuggestedRulesAreTight(t *testing.T) {
 			[]record{with(get("/a", 443), func(r *record) { r.Effect, r.Code = "deny", "framing_ambiguous" })},
 			[]rule{}, "no rule changes that",
 		},
-		"a path that is cut": {[]record{get("/a…", 443)}, []rule{}, "longer than the log keeps"},
+		"a path that is cut": {[]record{with(get("/a", 443), func(r *record) { r.Cut = true })}, []rule{}, "longer than the log keeps"},
+		"a path that ends as if it were": {
+			[]record{get("/a…", 443)},
+			[]rule{{Host: "a.example", Ports: []int{443}, Methods: []string{"GET"}, Paths: []string{"/a…"}, Mode: intercept}}, "",
+		},
 		"a WebSocket": {
 			[]record{with(get("/a", 443), func(r *record) { r.Effect, r.Code = "deny", "websocket_not_granted" })},
 			[]rule{{Host: "a.example", Ports: []int{443}, Methods: []string{"GET"}, Paths: []string{"/a"}, Mode: intercept}}, `"websocket": true`,

@@ -23,6 +23,9 @@ func (x *exchange) carry(t *http.Transport) string {
 		return x.failure(err, failureCode(err))
 	}
 	defer res.Body.Close()
+	if !isFinal(res.StatusCode) {
+		return codeUpstream
+	}
 	x.status = res.StatusCode
 	x.keeps = (x.bound.tool == "" || x.bound.lasting) && !sticks(x.out.Header, res.Header)
 	known := x.account.known()
@@ -48,6 +51,12 @@ func (x *exchange) carry(t *http.Transport) string {
 		}
 	}
 	return ""
+}
+
+// isFinal reports whether a status can be that of an answer (RFC 9110, 15). net/http reads
+// any number, and panics where it is to write one that has not three digits.
+func isFinal(status int) bool {
+	return status == http.StatusSwitchingProtocols || status >= 200 && status <= 999
 }
 
 // failure says how an exchange ended that failed; code is what it looked like.

@@ -20,6 +20,14 @@ const fresh = 30 * time.Second
 // maxAnswerHead bounds the head of an answer, in bytes.
 const maxAnswerHead = 256 << 10
 
+// What is received of answers in HTTP/2 and not yet passed on, in bytes: of one answer,
+// and of all of a connection. net/http takes 4 MiB and 1 GiB otherwise, which a program
+// that asks for much and reads nothing would have the gateway hold.
+const (
+	maxAnswerHeld     = 1 << 20
+	maxConnectionHeld = 4 << 20
+)
+
 // upstream is what one connection of a program is carried on to: the addresses of its
 // name, and the connections to one of them.
 type upstream struct {
@@ -32,9 +40,9 @@ type upstream struct {
 	addresses []netip.Addr
 	looked    time.Time
 	private   bool
-	address   netip.AddrPort // to which the transport connects, and to no other
-	transport *http.Transport
-	before    []*http.Transport // to other addresses
+	address   netip.AddrPort // that was tried last
+	// transports connect to the one address that they are for, and to no other.
+	transports map[netip.AddrPort]*http.Transport
 
 	open conns
 }
@@ -70,17 +78,21 @@ func (u *upstream) candidates(ctx context.Context, private bool) ([]netip.Addr, 
 func (u *upstream) to(address netip.AddrPort) *http.Transport {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.transport != nil && u.address == address {
-		return u.transport
-	}
-	if u.transport != nil {
-		u.before = append(u.before, u.transport)
-		if i := slices.Index(u.addresses, address.Addr()); i > 0 { // this one works, it seems
+	if u.address != address {
+		if i := slices.Index(u.addresses, address.Addr()); i > 0 && u.address.IsValid() { // this one works, it seems
 			u.addresses = slices.Insert(slices.Delete(slices.Clone(u.addresses), i, i+1), 0, address.Addr())
 		}
+		u.address = address
 	}
-	u.address, u.transport = address, u.newTransport(address)
-	return u.transport
+	t := u.transports[address]
+	if t == nil {
+		if u.transports == nil {
+			u.transports = map[netip.AddrPort]*http.Transport{}
+		}
+		t = u.newTransport(address)
+		u.transports[address] = t
+	}
+	return t
 }
 
 func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
@@ -98,6 +110,7 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 		TLSHandshakeTimeout: b.dialTimeout, DisableCompression: true,
 		MaxResponseHeaderBytes: maxAnswerHead, ResponseHeaderTimeout: b.idleTimeout, IdleConnTimeout: b.idleTimeout,
 		MaxIdleConnsPerHost: 16,
+		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: maxAnswerHeld, MaxReceiveBufferPerConnection: maxConnectionHeld},
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -110,12 +123,10 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 // that were given up would not be idle yet, and then stay for the time that idle ones do.
 func (u *upstream) close() {
 	u.mu.Lock()
-	transports := append(u.before, u.transport)
+	transports := slices.Collect(maps.Values(u.transports))
 	u.mu.Unlock()
 	for _, t := range transports {
-		if t != nil {
-			t.CloseIdleConnections()
-		}
+		t.CloseIdleConnections()
 	}
 	u.open.close()
 }

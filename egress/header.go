@@ -15,12 +15,29 @@ var hops = []string{
 }
 
 // isForm reports whether a name is one that servers take for name: in any case, and
-// with "_" for "-" as CGI has it.
+// with another mark for "-". CGI has "_" there, and some servers make one of whatever is
+// no letter or digit.
 func isForm(got, name string) bool {
 	if len(got) != len(name) {
 		return false // it is asked of each header with each name
 	}
-	return strings.EqualFold(strings.ReplaceAll(got, "_", "-"), strings.ReplaceAll(name, "_", "-"))
+	for i := range len(got) {
+		if plainIn(got[i]) != plainIn(name[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// plainIn is a byte of a header's name as isForm compares it.
+func plainIn(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c - 'A' + 'a'
+	case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+		return c
+	}
+	return '-'
 }
 
 func hasForm(h http.Header, name string) bool {
@@ -79,7 +96,7 @@ func requestHeader(r *http.Request, socket bool) http.Header {
 		h.Set("Upgrade", "websocket")
 		removeForms(h, "Sec-WebSocket-Extensions") // what is compressed cannot be searched
 	}
-	h.Set("Accept-Encoding", "identity")
+	setHeader(h, "Accept-Encoding", "identity")
 	if h.Values("User-Agent") == nil {
 		h["User-Agent"] = []string{""} // net/http would add its own
 	}

@@ -32,7 +32,7 @@ func TestCredentialIsSetInPlaceOfEveryDisguise(t *testing.T) {
 			s := newSandbox(t, Config{Credentials: store}, nil)
 			s.bind("api", tt.bind)
 			r := request(t, "GET", s.url("/"), "")
-			for _, name := range []string{tt.name, strings.ToUpper(tt.name), strings.ToLower(tt.name), strings.ReplaceAll(tt.name, "-", "_")} {
+			for _, name := range []string{tt.name, strings.ToUpper(tt.name), strings.ToLower(tt.name), strings.ReplaceAll(tt.name, "-", "_"), strings.ReplaceAll(tt.name, "-", "."), strings.ReplaceAll(tt.name, "-", "!")} {
 				r.Header[name] = append(r.Header[name], "mine", "mine too")
 			}
 			res, body := s.do(s.client(http2), r)

@@ -13,6 +13,7 @@ import (
 const (
 	codeMethodRefused   = "method_refused"
 	codeMethodOverride  = "method_override_refused"
+	codeTargetOverride  = "target_override_refused"
 	codeUpgradeRefused  = "upgrade_refused"
 	codeMethodNotOpen   = "method_not_granted"
 	codePathNotOpen     = "path_not_granted"
@@ -74,6 +75,7 @@ var answers = map[string]answer{
 
 	codeMethodRefused:  {403, "This method is never forwarded: CONNECT, TRACE, TRACK, and what is not upper-case letters."},
 	codeMethodOverride: {403, "Headers that change the method are not forwarded. Send the method itself."},
+	codeTargetOverride: {403, "Headers that change the host or the path are not forwarded. Send the request to where it is for."},
 	codeUpgradeRefused: {403, "No upgrade but to a WebSocket over HTTP/1.1 is carried. Send the request without it."},
 	codeHostMismatch:   {403, "The request is for another host than the one that the connection was opened to. Use one connection for each host."},
 	codeSNIMissing:     {403, "The TLS handshake names no server. Send the server name (SNI)."},

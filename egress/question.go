@@ -46,6 +46,13 @@ func defaultPort(tls bool) int {
 // was decided.
 var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
+// targets are headers by which frameworks, and the proxies before them, take another path
+// or another host than the one that was decided.
+var targets = []string{
+	"X-Original-Url", "X-Rewrite-Url", "X-Original-Uri", "X-Original-Host",
+	"X-Forwarded-Host", "X-Forwarded-Server", "X-Http-Host-Override", "X-Host", "Forwarded",
+}
+
 // ask reads what a request asks for. Where it has more than one reading, or is for
 // another host than the connection, code says so; q is then what is known.
 func ask(r *http.Request, d destination, tls, slashes bool) (q question, code string) {
@@ -62,6 +69,8 @@ func ask(r *http.Request, d destination, tls, slashes bool) (q question, code st
 		return q, codeHostMismatch
 	case slices.ContainsFunc(overrides, func(name string) bool { return hasForm(r.Header, name) }):
 		return q, codeMethodOverride
+	case slices.ContainsFunc(targets, func(name string) bool { return hasForm(r.Header, name) }):
+		return q, codeTargetOverride
 	}
 	upgrade := r.Header.Values("Upgrade")
 	switch {

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,18 @@ func (a *account) learn(values []string) error {
 	a.values = append(a.values, fresh...)
 	a.secrets.Store(set)
 	return nil
+}
+
+// spells reports whether a header's name spells one of the values. net/http has changed
+// the case of its letters.
+func (a *account) spells(name string) bool {
+	if a.known() == nil {
+		return false
+	}
+	name = strings.ToLower(name)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.values, func(v string) bool { return strings.Contains(name, strings.ToLower(v)) })
 }
 
 // known is what must not come back; nil where that is nothing.

@@ -39,13 +39,13 @@ func (x *exchange) carry(t *http.Transport) string {
 		return x.socket(res, known)
 	}
 	x.begun = true
-	writeHead(x.w, res, known, x.q.method)
+	x.writeHead(res, known)
 	if code := x.copyBody(res, known); code != "" {
 		return code
 	}
 	for name, values := range res.Trailer {
 		for _, value := range values {
-			if name, value, ok := scrubbed(known, name, value); ok {
+			if value, ok := x.scrubbed(known, name, value); ok {
 				x.w.Header().Add(http.TrailerPrefix+name, value)
 			}
 		}
@@ -91,14 +91,14 @@ func (x *exchange) withheld(res *http.Response) bool {
 }
 
 // writeHead passes the head of an answer on.
-func writeHead(w http.ResponseWriter, res *http.Response, known *scrub.Set, method string) {
-	h := w.Header()
+func (x *exchange) writeHead(res *http.Response, known *scrub.Set) {
+	h := x.w.Header()
 	length := res.Header.Get("Content-Length")
 	removeHops(res.Header)
 	res.Header.Del("Alt-Svc") // it would lead to where nothing is carried
 	for name, values := range res.Header {
 		for _, value := range values {
-			if name, value, ok := scrubbed(known, name, value); ok {
+			if value, ok := x.scrubbed(known, name, value); ok {
 				h.Add(name, value)
 			}
 		}
@@ -107,18 +107,18 @@ func writeHead(w http.ResponseWriter, res *http.Response, known *scrub.Set, meth
 		h["Content-Type"] = nil // net/http would guess one
 	}
 	// With something to search for, the length is known at the end only.
-	if length != "" && (known == nil || method == http.MethodHead || res.StatusCode == http.StatusNotModified) {
+	if length != "" && (known == nil || x.q.method == http.MethodHead || res.StatusCode == http.StatusNotModified) {
 		h.Set("Content-Length", length)
 	}
-	w.WriteHeader(res.StatusCode)
+	x.w.WriteHeader(res.StatusCode)
 }
 
-// scrubbed returns a header without secrets; ok is false where its name has one.
-func scrubbed(known *scrub.Set, name, value string) (string, string, bool) {
+// scrubbed returns a header's value without secrets; ok is false where its name has one.
+func (x *exchange) scrubbed(known *scrub.Set, name, value string) (clean string, ok bool) {
 	if known == nil {
-		return name, value, true
+		return value, true
 	}
-	return name, known.Text(value), known.Text(name) == name
+	return known.Text(value), known.Text(name) == name && !x.account.spells(name)
 }
 
 // copyBody passes the body of an answer on, without secrets, and without holding more

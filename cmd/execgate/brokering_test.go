@@ -168,10 +168,10 @@ func TestKeyThatTheProgramNeverHas(t *testing.T) {
 		t.Errorf("usage is %+v", e.Usage)
 	}
 	for _, refused := range []struct{ path, method, code string }{
-		{"/admin", "GET", "network_not_granted"}, {"/reports/7", "DELETE", "network_not_granted"}, {"/reports/../admin", "GET", "path_refused"},
+		{"/admin", "GET", "path_not_granted"}, {"/reports/7", "DELETE", "method_not_granted"}, {"/reports/../admin", "GET", "path_ambiguous"},
 	} {
 		e := l.execute(u.asks(refused.path, refused.method)).ok(t)
-		if !strings.HasPrefix(e.Stdout, "40") || !strings.Contains(e.Stdout, `"code"`) {
+		if !strings.HasPrefix(e.Stdout, "403 ") || !strings.Contains(e.Stdout, `"code":"`+refused.code+`"`) {
 			t.Errorf("%s %s: %+v", refused.method, refused.path, e)
 		}
 	}

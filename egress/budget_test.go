@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -163,5 +164,36 @@ func TestFloodOfRefusalsDoesNotFloodTheLog(t *testing.T) {
 	}
 	if used := b.End(job.ID); used != (Usage{Unrecorded: 4000 - 21}) {
 		t.Errorf("%+v", used)
+	}
+}
+
+// What policy denies is not in the budget, and still cannot be asked about without end.
+func TestPolicyIsAskedNoMoreOftenThanTheRate(t *testing.T) {
+	const rate, tries = 5, 40
+	var asked atomic.Int64
+	s := newSandbox(t, Config{Decider: policyOf(func(execution.EgressRequest) execution.Decision {
+		asked.Add(1)
+		return execution.Deny("", execution.Reason{Code: "never"})
+	})}, nil)
+	s.job.Grant.Network.Decide = execution.DecideRequest
+	s.job.Grant.Network.Budget.RequestsPerS = rate
+	c := s.client(true)
+	began, limited := time.Now(), 0
+	for range tries {
+		res, body := s.do(c, request(t, "GET", s.url("/"), ""))
+		switch p := problemIn(t, res, body); p.Code {
+		case "never":
+		case codeRateExceeded:
+			limited++
+		default:
+			t.Errorf("%+v", p)
+		}
+	}
+	// The window moves: in each second that has begun there may be as many.
+	if most := rate * (1 + int64(time.Since(began)/time.Second)); asked.Load() > most || asked.Load()+int64(limited) != tries {
+		t.Errorf("policy was asked %d times, at most %d; %d were refused", asked.Load(), most, limited)
+	}
+	if used := s.broker.account(t.Context(), s.job).usage(); used.Requests != 0 {
+		t.Errorf("%d requests are counted", used.Requests)
 	}
 }

@@ -68,6 +68,9 @@ func (i *intercepted) decide(r *http.Request) (destination, question, string) {
 	if d.rule, code = open(i.job.Grant.Network, d, q); code != "" {
 		return d, q, code
 	}
+	if asksPolicy(i.job.Grant.Network) && !i.account.ask(time.Now()) {
+		return d, q, codeRateExceeded
+	}
 	q.reason = i.broker.consult(r.Context(), i.job, d, q, r.ContentLength)
 	return d, q, q.reason.Code
 }

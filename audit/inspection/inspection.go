@@ -91,9 +91,12 @@ func (r Request) print(w io.Writer, report any, show func()) error {
 		show()
 		return nil
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(report)
+	text, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the report: %w", err)
+	}
+	_, err = w.Write(append(TerminalJSON(text), '\n'))
+	return err
 }
 
 func showLog(w io.Writer, r audit.Report) {
@@ -123,7 +126,7 @@ func showProof(w io.Writer, r audit.ProofReport) {
 		case r.Records == 1 && r.Redacted:
 			fmt.Fprintf(w, "record        %d, not shown\n", r.First)
 		case r.Record != nil:
-			fmt.Fprintf(w, "record        %s\n", r.Record)
+			fmt.Fprintf(w, "record        %s\n", TerminalJSON(r.Record))
 		case r.Records+r.Voids > 0:
 			fmt.Fprintf(w, "records       %d to %d, complete; %d of the numbers are void\n", r.First, r.Last, r.Voids)
 		}

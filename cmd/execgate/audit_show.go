@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/execgate/execgate/audit/inspection"
 	"github.com/execgate/execgate/execution"
 	"github.com/spf13/cobra"
 )
@@ -71,7 +72,7 @@ func showOne(cmd *cobra.Command, wanted *recordsWanted, seq uint64) error {
 		if err != nil {
 			return err
 		}
-		got.body = terminalJSON(got.body)
+		got.body = inspection.TerminalJSON(got.body)
 		return got.print(cmd.OutOrStdout())
 	}
 	from, err := wanted.source()

@@ -256,6 +256,36 @@ func TestWindowsOfAnswers(t *testing.T) {
 	}
 }
 
+// A program whose destination does not read has the gateway hold little of what it sends.
+func TestWindowsOfRequests(t *testing.T) {
+	s := newSandbox(t, Config{}, nil)
+	f := s.http2Of(t)
+	f.ask(1, true,
+		hpack.HeaderField{Name: ":method", Value: "GET"}, hpack.HeaderField{Name: ":scheme", Value: "https"},
+		hpack.HeaderField{Name: ":path", Value: "/"}, hpack.HeaderField{Name: ":authority", Value: s.authorityOf()})
+	const initial = 64<<10 - 1 // RFC 9113, 6.9.2
+	stream, connection := uint32(0), uint32(initial)
+	for answered := false; !answered; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if n, ok := frame.Value(http2.SettingInitialWindowSize); ok {
+				stream = n
+			}
+		case *http2.WindowUpdateFrame:
+			connection += frame.Increment
+		case *http2.MetaHeadersFrame:
+			answered = true
+		}
+	}
+	if stream == 0 || stream > maxBodyHeld || connection > maxBodyHeld {
+		t.Errorf("%d bytes of a request may be sent, and %d of a connection", stream, connection)
+	}
+}
+
 // Addresses that are tried again and again, and answer nothing, leave nothing behind.
 func TestTransportsAreOneForEachAddress(t *testing.T) {
 	closed := []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}

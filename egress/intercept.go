@@ -16,8 +16,10 @@ import (
 const (
 	// headTimeout bounds the wait for a request's head, once it has begun.
 	headTimeout = 30 * time.Second
-	// maxStreams bounds the requests of one connection at once (HTTP/2).
-	maxStreams = 100
+	// maxStreams bounds the requests of one connection at once (HTTP/2), and maxBodyHeld
+	// what is received of their bodies and not yet sent on, in bytes.
+	maxStreams  = 100
+	maxBodyHeld = 256 << 10
 )
 
 // intercepted is one connection of a program whose requests are decided one by one.
@@ -155,7 +157,7 @@ func (i *intercepted) serve(ctx context.Context, conn net.Conn) {
 		},
 		ReadHeaderTimeout: min(headTimeout, idle), IdleTimeout: idle, MaxHeaderBytes: maxHead,
 		DisableGeneralOptionsHandler: true, ErrorLog: log.New(io.Discard, "", 0),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: maxBodyHeld, MaxReceiveBufferPerConnection: maxBodyHeld},
 	}
 	_ = server.Serve(l) // it ends with the listener
 	i.mu.Lock()

@@ -33,6 +33,7 @@ type account struct {
 	refusals    int64  // recorded
 	unrecorded  int64
 	values      []string // those in secrets
+	overheard   int      // bytes of those that are of tools
 
 	secrets atomic.Pointer[scrub.Set] // what was set on requests; nil where nothing was
 	leaves  leaves
@@ -107,6 +108,26 @@ func (a *account) learn(values []string) error {
 	a.values = append(a.values, fresh...)
 	a.secrets.Store(set)
 	return nil
+}
+
+// maxOverheard bounds the values of tools that one execution's answers are searched for,
+// in bytes: each call of a tool may be lent other ones.
+const maxOverheard = 4 << 10
+
+// overhear adds values that a tool was lent which the program calls, as far as there is
+// room: what the tool leaves behind with them the program may find by itself.
+func (a *account) overhear(values []string) {
+	for _, v := range values {
+		a.mu.Lock()
+		fits := !slices.Contains(a.values, v) && a.overheard+len(v) <= maxOverheard
+		if fits {
+			a.overheard += len(v)
+		}
+		a.mu.Unlock()
+		if fits {
+			_ = a.learn([]string{v}) // it was learned by the tool's own account, so that it can be found
+		}
+	}
 }
 
 // spells reports whether a header's name spells one of the values. net/http has changed

@@ -185,6 +185,14 @@ func (b *Broker) account(ctx context.Context, job execution.Job) *account {
 	return a
 }
 
+// parentOf is the account of the execution whose program calls job's tool; nil where
+// there is none.
+func (b *Broker) parentOf(job execution.Job) *account {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.accounts[job.Parent]
+}
+
 // Usage is what an execution has sent out and taken in.
 type Usage struct {
 	Requests   int64 // connections, or requests, that the budget allowed, also those that came to nothing

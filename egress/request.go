@@ -250,5 +250,8 @@ func (x *exchange) lend(out *http.Request) string {
 	if err := x.account.learn(values); err != nil {
 		return codeBadCredential
 	}
+	if parent := x.broker.parentOf(x.job); parent != nil {
+		parent.overhear(values)
+	}
 	return ""
 }

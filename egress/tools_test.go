@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -250,5 +251,46 @@ func TestToolsSpeakHTTP(t *testing.T) {
 		if diff := cmp.Diff([]string{"deny " + code}, s.log.codes()); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// What a tool has left behind with its credential is scrubbed where the program that
+// called it finds it by itself.
+func TestSecretThatAToolLeftBehindIsScrubbed(t *testing.T) {
+	var stored string
+	s := newSandbox(t, Config{Credentials: &lender{fields: map[string]map[string]string{"api": {"token": secret}}}}, func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "" {
+			stored = got
+		}
+		_, _ = io.WriteString(w, stored)
+	})
+	c := s.client(false)
+	s.do(c, request(t, "GET", s.url("/"), "")) // the program is there before it calls
+	tool := s.job
+	tool.ID, tool.Parent, tool.Tool = "exec_2", s.job.ID, "report"
+	tool.Grant.Limits = execution.Limits{TimeoutMS: 10_000, OutputKiB: 64}
+	tool.Grant.Credentials = []execution.Credential{{
+		Tool: "api", Inject: execution.InjectEgress, Bind: []execution.Binding{{Host: s.to.Host, Port: s.to.Port, Mode: "bearer"}},
+	}}
+	tool.Call = &execution.HTTPCall{Method: "GET", To: s.to, Target: "/"}
+	if got := s.broker.Call(t.Context(), tool); string(got.Stdout) != "Bearer [redacted]" {
+		t.Errorf("the tool's answer: %+v %s", got, got.Stdout)
+	}
+	s.broker.End(tool.ID)
+	if _, body := s.do(c, request(t, "GET", s.url("/"), "")); body != "Bearer [redacted]" {
+		t.Errorf("read back: %q", body)
+	}
+}
+
+// The values of many calls do not make the search of the program's answers larger and
+// larger.
+func TestWhatIsOverheardIsBounded(t *testing.T) {
+	a := newAccount(plenty)
+	const each = 1 << 10
+	for i := range 2 * maxOverheard / each {
+		a.overhear([]string{fmt.Sprintf("credential-%0*d", each-len("credential-"), i)})
+	}
+	if n := len(a.values); n != maxOverheard/each {
+		t.Errorf("%d values", n)
 	}
 }

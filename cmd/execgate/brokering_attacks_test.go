@@ -136,3 +136,23 @@ func attacksFromInside(t *testing.T, runtime string) {
 	}
 	l.endsWithout(t, apiKey)
 }
+
+// A key that a tool has left at its destination is scrubbed where the program that called
+// the tool reads it by itself, without any.
+func TestKeyThatAToolLeftBehind(t *testing.T) {
+	t.Parallel()
+	l, u := startBrokering(t, brokering{tools: toolsOfReports, granted: []string{"report"}, rules: []any{toolsInside}})
+	code := fmt.Sprintf(`
+import urllib.request
+urllib.request.urlopen("http://tools.execgate/report", b'{"id": "1"}').read()
+print(urllib.request.urlopen("https://%s:%d/reports/left").read().decode())
+`, apiHost, u.port)
+	e := l.execute(python(code, fmt.Sprintf(`"network": ["tools.execgate:80", "%s:%d"]`, apiHost, u.port))).ok(t)
+	if e.Stdout != "Bearer [redacted]\n" {
+		t.Errorf("%+v", e)
+	}
+	if keys := u.seen(); !slices.Equal(keys, []string{"Bearer " + apiKey, ""}) {
+		t.Errorf("the API was sent %q", keys)
+	}
+	l.endsWithout(t, apiKey)
+}

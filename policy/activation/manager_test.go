@@ -55,7 +55,7 @@ func newPlace(t *testing.T) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	workers, err := policy.NewRemote(policy.RemoteConfig{Command: []string{program, "worker"}, Deadline: 2 * time.Second})
+	workers, err := policy.NewRemote(policy.RemoteConfig{Command: []string{program, "worker"}, Deadline: time.Minute, Prepare: time.Minute, MemoryMiB: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func newPlace(t *testing.T) *place {
 func (p *place) start(configured activation.Candidate) (*activation.Manager, error) {
 	p.t.Helper()
 	var err error
-	if p.engine, err = policy.New(policy.Config{Deadline: 10 * time.Second}); err != nil {
+	if p.engine, err = policy.New(policy.Config{Deadline: time.Minute}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.cfg.Engine = p.engine

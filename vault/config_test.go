@@ -261,9 +261,10 @@ func TestDeadlineOfACall(t *testing.T) {
 		c.Address = "http://" + listener.Addr().String()
 		c.Timeout = 100 * time.Millisecond
 	})
-	started := time.Now()
-	wantError(t, w.lender.Ready(t.Context()), execution.KindUnavailable, vault.CodeUnavailable)
-	if took := time.Since(started); took > 2*time.Second {
-		t.Errorf("it took %v", took)
-	}
+	// A machine that holds one up does not hold all of them up.
+	within(t, patience, "over in much less than a call may take by default", func() bool {
+		lender, started := w.start(t), time.Now()
+		wantError(t, lender.Ready(t.Context()), execution.KindUnavailable, vault.CodeUnavailable)
+		return time.Since(started) < 2*time.Second
+	})
 }

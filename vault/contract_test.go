@@ -152,7 +152,9 @@ func engines(t *testing.T, s server) {
 			w := newWorld(t, s)
 			c.credential.Tool, c.credential.Inject = "tool", execution.InjectFile
 			c.credential.VaultPolicies = []string{c.credential.Mount}
+			begun := time.Now()
 			lent := w.lend(t, "ex_Engine", c.credential)
+			lasts := lent.Leases[0].Expires
 			for _, field := range strings.Fields(c.fields) {
 				if lent.Exposed[0].Fields[field].Reveal() == "" {
 					t.Errorf("there is no field %s", field)
@@ -161,8 +163,8 @@ func engines(t *testing.T, s server) {
 			if !strings.HasPrefix(lent.Leases[0].ID, c.id) {
 				t.Errorf("the lease is %s", lent.Leases[0].ID)
 			}
-			if until := time.Until(lent.Leases[0].Expires); until < 50*time.Second || until > time.Minute {
-				t.Errorf("it lasts %v", until)
+			if lasts.Before(begun.Add(50*time.Second)) || lasts.After(time.Now().Add(time.Minute)) {
+				t.Errorf("begun at %v, it lasts until %v", begun, lasts)
 			}
 			if _, err := w.lender.Revoke(t.Context(), "ex_Engine"); err != nil {
 				t.Error(err)
@@ -233,7 +235,9 @@ func aHundredAtOnce(t *testing.T, s server) {
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			if _, err := w.lender.Lend(t.Context(), loanOf(fmt.Sprint("ex_", i), database(execution.InjectEnv))); err != nil {
+			loan := loanOf(fmt.Sprint("ex_", i), database(execution.InjectEnv))
+			loan.Lasts = 5 * time.Minute // the first one is there still when the last one is lent
+			if _, err := w.lender.Lend(t.Context(), loan); err != nil {
 				t.Error(err)
 			}
 		})
@@ -283,38 +287,53 @@ func shorterLease(t *testing.T, s server) {
 	w.run(t)
 	c := database(execution.InjectEgress)
 	c.Mount, c.VaultPolicies = "short", []string{"short"}
-	w.lend(t, "ex_short", c)
-	_, lease, err := w.lender.Value(t.Context(), "ex_short", "db")
-	if err != nil || time.Until(lease.Expires) > 2*time.Second {
-		t.Fatalf("%+v, %v", lease, err)
-	}
-	within(t, 10*time.Second, "refused", func() bool {
-		_, _, err = w.lender.Value(t.Context(), "ex_short", "db")
+	id, others := w.valueInTime(t, "ex_short", loanOf("", c))
+	var err error
+	within(t, patience, "refused", func() bool {
+		_, _, err = w.lender.Value(t.Context(), id, "db")
 		return err != nil
 	})
 	wantError(t, err, execution.KindDenied, vault.CodeExpired)
-	revokeAll(t, w, "ex_short")
+	revokeAll(t, w, append(others, id)...)
 }
 
 func longerLease(t *testing.T, s server) {
 	w := newWorld(t, s)
 	w.run(t)
-	loan := loanOf("ex_long", database(execution.InjectEgress))
+	loan := loanOf("", database(execution.InjectEgress))
 	loan.Lasts = 2 * time.Second
-	if _, err := w.lender.Lend(t.Context(), loan); err != nil {
-		t.Fatal(err)
-	}
-	_, lease, err := w.lender.Value(t.Context(), "ex_long", "db")
-	if err != nil || time.Until(lease.Expires) > 2*time.Second {
-		t.Fatalf("%+v, %v", lease, err)
-	}
+	id, others := w.valueInTime(t, "ex_long", loan)
 	// Nobody takes it back: it ends by itself, at Vault too, and that is recorded.
-	within(t, 10*time.Second, "ended by itself", func() bool { return len(w.told()) == 2 })
-	_, _, err = w.lender.Value(t.Context(), "ex_long", "db")
-	if err == nil {
+	within(t, patience, "ended by itself", func() bool { return len(w.toldOf(id)) == 2 })
+	if _, _, err := w.lender.Value(t.Context(), id, "db"); err == nil {
 		t.Error("it is there after its end")
 	}
-	revokeAll(t, w, "ex_long")
+	revokeAll(t, w, append(others, id)...)
+}
+
+// valueInTime lends and uses a credential that is good for two seconds, anew where a busy
+// machine took longer. It returns the execution, and those before it.
+func (w *world) valueInTime(t *testing.T, name string, loan execution.Loan) (id string, others []string) {
+	t.Helper()
+	within(t, patience, "used in time", func() bool {
+		if id != "" {
+			others = append(others, id)
+		}
+		id = fmt.Sprint(name, len(others))
+		loan.Execution = id
+		var lease execution.Lease
+		_, err := w.lender.Lend(t.Context(), loan)
+		if err == nil {
+			_, lease, err = w.lender.Value(t.Context(), id, "db")
+		}
+		if err != nil {
+			wantError(t, err, execution.KindDenied, vault.CodeExpired)
+		} else if time.Until(lease.Expires) > 2*time.Second {
+			t.Fatalf("%+v", lease)
+		}
+		return err == nil
+	})
+	return id, others
 }
 
 func revokedByHand(t *testing.T, s server) {
@@ -368,7 +387,7 @@ func crashes(t *testing.T, s server) {
 				}
 				next.journal.entries = nil
 			}
-			within(t, 5*time.Second, "ended", func() bool { return len(s.users(t)) == 0 })
+			within(t, patience, "ended", func() bool { return len(s.users(t)) == 0 })
 			next.nothingLeft(t)
 			for _, told := range next.told() {
 				if told != "lease_revoked db" {
@@ -453,7 +472,7 @@ func sealed(t *testing.T, s server) {
 		t.Errorf("%+v, %v, %+v", leases, err, w.lender.Counts())
 	}
 	s.Unseal(t)
-	within(t, 90*time.Second, "ended", func() bool { return w.lender.Counts().Pending == 0 })
+	within(t, patience, "ended", func() bool { return w.lender.Counts().Pending == 0 })
 	revokeAll(t, w, "ex_sealed")
 	if told := w.told(); !slices.Contains(told, "lease_revoked db failed: vault_sealed") || told[len(told)-1] != "lease_revoked db" {
 		t.Errorf("recorded %q", told)
@@ -468,7 +487,7 @@ func auditFull(t *testing.T, s server) {
 	}
 	unavailable(t, w, vault.CodeUnavailable, time.Second)
 	s.FreeAudit(t)
-	within(t, 5*time.Second, "ready", func() bool { return w.lender.Ready(t.Context()) == nil })
+	within(t, patience, "ready", func() bool { return w.lender.Ready(t.Context()) == nil })
 }
 
 func rateLimited(t *testing.T, s server) {
@@ -488,26 +507,33 @@ func rateLimited(t *testing.T, s server) {
 }
 
 func slow(t *testing.T, s server) {
-	w := newWorld(t, s, func(c *vault.Config) { c.Timeout = 200 * time.Millisecond; c.BreakerOpen = 300 * time.Millisecond })
+	w := newWorld(t, s, func(c *vault.Config) { c.Timeout = time.Second; c.BreakerOpen = 300 * time.Millisecond })
 	w.run(t)
-	if err := w.lender.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	within(t, patience, "ready", func() bool { return w.lender.Ready(t.Context()) == nil })
 	s.Pause(t)
 	defer s.Resume(t)
 	for i := range 3 {
 		_, err := w.lender.Lend(t.Context(), loanOf(fmt.Sprint("ex_slow", i), database(execution.InjectFile)))
 		wantError(t, err, execution.KindUnavailable, vault.CodeUnavailable)
 	}
-	within(t, 5*time.Second, "open", func() bool { return w.lender.Counts().BreakerOpen })
+	within(t, patience, "open", func() bool { return w.lender.Counts().BreakerOpen })
 	// What was asked for and not answered may be there, and is sought and ended.
 	s.Resume(t)
-	within(t, 60*time.Second, "without tokens", func() bool { return len(s.executionTokens(t)) == 0 })
-	within(t, 10*time.Second, "closed", func() bool { return w.lender.Ready(t.Context()) == nil })
-	w.lend(t, "ex_after", database(execution.InjectFile))
-	if leases, _ := w.lender.Revoke(t.Context(), "ex_after"); len(leases) != 1 || !leases[0].Revoked {
-		t.Errorf("%+v", leases)
-	}
+	within(t, patience, "without tokens", func() bool { return len(s.executionTokens(t)) == 0 })
+	within(t, patience, "closed", func() bool { return w.lender.Ready(t.Context()) == nil })
+	// A machine that is busy still may take longer than a call may.
+	lent := 0
+	within(t, patience, "lent and taken back", func() bool {
+		lent++
+		id := fmt.Sprint("ex_after", lent)
+		if _, err := w.lender.Lend(t.Context(), loanOf(id, database(execution.InjectFile))); err != nil {
+			wantError(t, err, execution.KindUnavailable, vault.CodeUnavailable)
+			return false
+		}
+		leases, _ := w.lender.Revoke(t.Context(), id)
+		return len(leases) == 1 && leases[0].Revoked
+	})
+	within(t, patience, "without tokens", func() bool { return len(s.executionTokens(t)) == 0 })
 }
 
 func revocationAgain(t *testing.T, s server) {
@@ -523,18 +549,18 @@ func revocationAgain(t *testing.T, s server) {
 		t.Errorf("%+v", c)
 	}
 	s.FreeAudit(t)
-	within(t, 60*time.Second, "ended", func() bool { return w.lender.Counts().Pending == 0 })
+	within(t, patience, "ended", func() bool { return w.lender.Counts().Pending == 0 })
 	if diff := cmp.Diff([]string{"lease_issued db", "lease_revoked db failed: vault_unavailable", "lease_revoked db"}, w.told()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// A Vault that could not write down that it ended a token may end it once more on
 	// its own time, and lists it until then.
-	within(t, 30*time.Second, "gone from Vault", func() bool { return len(w.server.executionTokens(t)) == 0 })
+	within(t, patience, "gone from Vault", func() bool { return len(w.server.executionTokens(t)) == 0 })
 	revokeAll(t, w, "ex_again")
 }
 
 func down(t *testing.T, s server) {
-	w := newWorld(t, s, func(c *vault.Config) { c.BreakerOpen = time.Minute })
+	w := newWorld(t, s, func(c *vault.Config) { c.BreakerOpen = time.Hour })
 	w.lend(t, "ex_down", database(execution.InjectFile))
 	s.Stop()
 	unavailable(t, w, vault.CodeUnavailable, time.Second)
@@ -545,11 +571,8 @@ func down(t *testing.T, s server) {
 	if !w.lender.Counts().BreakerOpen {
 		t.Fatal("the breaker is not open")
 	}
-	started := time.Now()
+	// With the breaker open Vault is not asked: who is refused is told when it will be.
 	for range 10 {
-		unavailable(t, w, vault.CodeUnavailable, time.Second)
-	}
-	if took := time.Since(started) / 20; took > 50*time.Millisecond {
-		t.Errorf("with the breaker open an answer takes %v", took)
+		unavailable(t, w, vault.CodeUnavailable, 30*time.Minute)
 	}
 }

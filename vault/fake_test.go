@@ -29,7 +29,8 @@ type fake struct {
 	answers map[string]func(w http.ResponseWriter, r *http.Request)
 	forbid  map[string]bool // paths that the gateway's policy lacks
 	logins  int
-	ttl     int // of the gateway's token, in seconds; 0: without an end
+	ttl     int  // of the gateway's token, in seconds; 0: without an end
+	lasting bool // the gateway's token does not end when its time is over
 	entry   map[string]any
 }
 
@@ -63,10 +64,12 @@ func newFake(t *testing.T) *fake {
 }
 
 func (f *fake) listen(t testing.TB, address string) {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var listener net.Listener
+	within(t, patience, "listening at "+address, func() (is bool) { // somebody may have the port for a while
+		var err error
+		listener, err = net.Listen("tcp", address)
+		return err == nil
+	})
 	f.address = listener.Addr().String()
 	f.server = &http.Server{Handler: f}
 	go f.server.Serve(listener)
@@ -220,6 +223,9 @@ func (f *fake) login(w http.ResponseWriter, body map[string]any) {
 	f.logins++
 	made := f.mint(nil, f.ttl)
 	made.root = true
+	if f.lasting {
+		made.expires = time.Time{}
+	}
 	f.reply(w, map[string]any{"auth": map[string]any{"client_token": made.token, "accessor": made.accessor, "lease_duration": f.ttl, "renewable": f.ttl > 0}})
 }
 
@@ -245,7 +251,9 @@ func (f *fake) answer(w http.ResponseWriter, r *http.Request, path string, token
 		}
 		f.reply(w, map[string]any{"data": map[string]any{"id": token.token, "ttl": ttl, "renewable": token.ttl > 0}})
 	case path == "auth/token/renew-self":
-		token.expires = time.Now().Add(time.Duration(token.ttl) * time.Second)
+		if !f.lasting {
+			token.expires = time.Now().Add(time.Duration(token.ttl) * time.Second)
+		}
 		f.reply(w, map[string]any{"auth": map[string]any{"client_token": token.token, "accessor": token.accessor, "lease_duration": token.ttl, "renewable": true}})
 	case path == "auth/token/create-orphan", path == "auth/token/create/gate":
 		var ttl int

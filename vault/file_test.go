@@ -89,10 +89,12 @@ func TestFileRefusesAsVaultDoes(t *testing.T) {
 
 	c := kv("api", "plain", execution.InjectEgress)
 	c.MaxUses = 3
-	loan := loanOf("ex_1", c)
-	loan.Lasts = 500 * time.Millisecond
-	if _, err := lender.Lend(t.Context(), loan); err != nil {
-		t.Fatal(err)
+	loan, short := loanOf("ex_1", c), loanOf("ex_short", c)
+	short.Lasts = 500 * time.Millisecond
+	for _, l := range []execution.Loan{loan, short} {
+		if _, err := lender.Lend(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var group sync.WaitGroup
 	var used atomic.Int64
@@ -107,8 +109,8 @@ func TestFileRefusesAsVaultDoes(t *testing.T) {
 	if used.Load() != 3 || len(w.told()) != 1 {
 		t.Errorf("used %d times, recorded %q", used.Load(), w.told())
 	}
-	within(t, 5*time.Second, "expired", func() bool {
-		_, _, err = lender.Value(t.Context(), "ex_1", "api")
+	within(t, patience, "expired", func() bool {
+		_, _, err = lender.Value(t.Context(), "ex_short", "api")
 		e, ok := errors.AsType[*execution.Error](err)
 		return ok && e.Code == vault.CodeExpired
 	})

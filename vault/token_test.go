@@ -96,7 +96,7 @@ func TestTokenWhoseAnswerIsLost(t *testing.T) {
 			}
 			f.mu.Unlock()
 			w.run(t)
-			within(t, 10*time.Second, "ended", func() bool { return len(f.executionTokens(t)) == 0 && w.journal.left() == 0 })
+			within(t, patience, "ended", func() bool { return len(f.executionTokens(t)) == 0 && w.journal.left() == 0 })
 			if c := w.lender.Counts(); c.Pending != 0 {
 				t.Errorf("%+v", c)
 			}
@@ -127,7 +127,7 @@ func TestTokenThatMayNotBeSought(t *testing.T) {
 	f.mu.Lock()
 	f.forbid["auth/token/accessors"] = false
 	f.mu.Unlock()
-	within(t, 20*time.Second, "given up when its time is over", func() bool { return w.journal.left() == 0 })
+	within(t, patience, "given up when its time is over", func() bool { return w.journal.left() == 0 })
 }
 
 // Where the gateway may not end leases, their token ends them, which is said once.
@@ -161,7 +161,7 @@ func TestLeaseThatItsEngineCannotEnd(t *testing.T) {
 	f.mu.Lock()
 	delete(f.answers, "sys/leases/revoke")
 	f.mu.Unlock()
-	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 })
+	within(t, patience, "ended", func() bool { return w.journal.left() == 0 })
 	revokeAll(t, w, "ex_1")
 }
 
@@ -181,8 +181,8 @@ func TestEndThatCouldNotBeRecorded(t *testing.T) {
 	w.mu.Lock()
 	w.refuse = nil
 	w.mu.Unlock()
-	within(t, 20*time.Second, "recorded", func() bool { return slices.Contains(w.told(), "lease_revoked db") })
-	within(t, 5*time.Second, "forgotten", func() bool { return w.journal.left() == 0 })
+	within(t, patience, "recorded", func() bool { return slices.Contains(w.told(), "lease_revoked db") })
+	within(t, patience, "forgotten", func() bool { return w.journal.left() == 0 })
 	if n := f.called("auth/token/revoke-accessor"); n != 1 {
 		t.Errorf("revoked %d times", n)
 	}
@@ -253,7 +253,7 @@ func TestManyAreSoughtTogether(t *testing.T) {
 	}
 	f.mu.Unlock()
 	w.run(t)
-	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 && len(f.executionTokens(t)) == 0 })
+	within(t, patience, "ended", func() bool { return w.journal.left() == 0 && len(f.executionTokens(t)) == 0 })
 }
 
 // A gateway starts without Vault, and ends what was left once it is back.
@@ -271,7 +271,7 @@ func TestStartWithoutVault(t *testing.T) {
 	}
 	w.run(t)
 	f.Restart(t)
-	within(t, 30*time.Second, "ended", func() bool { return w.journal.left() == 0 })
+	within(t, patience, "ended", func() bool { return w.journal.left() == 0 })
 	w.nothingLeft(t)
 	if told := w.told(); told[len(told)-1] != "lease_revoked db" {
 		t.Errorf("recorded %q", told)
@@ -289,7 +289,7 @@ func TestRevokeWithoutTime(t *testing.T) {
 		t.Errorf("%+v, %v", leases, err)
 	}
 	w.run(t)
-	within(t, 20*time.Second, "ended", func() bool { return w.journal.left() == 0 })
+	within(t, patience, "ended", func() bool { return w.journal.left() == 0 })
 	revokeAll(t, w, "ex_1")
 }
 

@@ -148,11 +148,17 @@ func (w *world) record(_ context.Context, r execution.Record) error {
 }
 
 // told are the records so far, each in short.
-func (w *world) told() []string {
+func (w *world) told() []string { return w.toldOf("") }
+
+// toldOf are those of one execution; empty: of all.
+func (w *world) toldOf(id string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string
 	for _, r := range w.records {
+		if id != "" && r.Execution != id {
+			continue
+		}
 		text := fmt.Sprintf("%s %s", r.Type, r.Lease.Tool)
 		if r.Type == execution.RecordLeaseRevoked && !r.Lease.Revoked {
 			text += " failed: " + r.Lease.Error
@@ -180,6 +186,7 @@ func newWorld(t testing.TB, s server, change ...func(*vault.Config)) *world {
 	w.config = vault.Config{
 		Address: s.Addr(), Auth: vault.Auth{Method: vault.AuthTokenFile, File: file(t, s.gateway())}, TokenRole: "gate", Mounts: mounts,
 		Journal: w.journal, Record: w.record, Logger: slog.New(slog.NewTextHandler(w, nil)),
+		Timeout: time.Minute, // a busy machine is no Vault that does not answer
 	}
 	for _, c := range change {
 		c(&w.config)
@@ -276,15 +283,21 @@ func (w *world) nothingLeft(t testing.TB) {
 	}
 }
 
-// within waits for what happens in the background.
+// patience is how long anything may take on a busy machine.
+const patience = 3 * time.Minute
+
+// within waits for what happens in the background. It has not happened where it is looked
+// for after the limit.
 func within(t testing.TB, limit time.Duration, what string, is func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
-	for !is() {
-		if time.Now().After(deadline) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
+		late := time.Now().After(deadline)
+		if is() {
+			return
+		}
+		if late {
 			t.Fatalf("within %v: not %s", limit, what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -34,11 +34,11 @@ func TestDatabaseUserEndsWithItsLease(t *testing.T) {
 
 	open := make(chan error, 1)
 	go func() {
-		_, err := p.QueryAs(name, password, "SELECT pg_sleep(20)")
+		_, err := p.QueryAs(name, password, "SELECT pg_sleep(600)")
 		open <- err
 	}()
 	connected := fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE usename = '%s' AND query LIKE '%%pg_sleep%%'", name)
-	for deadline := time.Now().Add(10 * time.Second); p.Query(t, connected) != "1"; {
+	for deadline := time.Now().Add(3 * time.Minute); p.Query(t, connected) != "1"; {
 		if time.Now().After(deadline) {
 			t.Fatal("the leased user's connection never ran its query")
 		}
@@ -76,7 +76,7 @@ func TestDatabaseUsersEndWithTheirToken(t *testing.T) {
 		t.Errorf("%s users, want %d", got, users)
 	}
 	v.Do(t, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": made.Text("auth", "accessor")})
-	for deadline := time.Now().Add(10 * time.Second); p.Query(t, count) != "0"; {
+	for deadline := time.Now().Add(3 * time.Minute); p.Query(t, count) != "0"; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s users are left", p.Query(t, count))
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // callTimeout bounds one request to a server.
-const callTimeout = 30 * time.Second
+const callTimeout = 2 * time.Minute
 
 // launch starts the process at s.address and waits until it answers.
 func (s *Server) launch() error {
@@ -64,7 +64,7 @@ func (s *Server) memoryArgs() []string {
 
 // configure writes the configuration of a durable server.
 func (s *Server) configure() error {
-	port, err := freePort() // for the other nodes of its cluster, if there were any
+	port, err := s.reserve() // for the other nodes of its cluster, if there were any
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -40,6 +39,7 @@ type Postgres struct {
 	// Password is that of the superuser postgres.
 	Password string
 
+	port       port   // which is Port
 	programs   string // the folder of the server's programs
 	folder     string // of its own
 	credential *syscall.Credential
@@ -71,15 +71,11 @@ func (p *Postgres) start() (err error) {
 	if err := p.initialise(); err != nil {
 		return err
 	}
-	for attempt := 1; ; attempt++ {
-		if p.Port, err = freePort(); err != nil {
-			return err
-		}
-		err := p.launch()
-		if err == nil || attempt == startAttempts || !strings.Contains(err.Error(), "could not bind") {
-			return err
-		}
+	if p.port, err = reservePort(); err != nil {
+		return err
 	}
+	p.Port = p.port.number
+	return p.launch()
 }
 
 // initialise makes the cluster, its certificate and its configuration.
@@ -168,6 +164,9 @@ func (p *Postgres) Restart(tb testing.TB) {
 
 func (p *Postgres) close() {
 	p.Stop()
+	if p.port.socket != nil {
+		p.port.release()
+	}
 	if p.folder != "" {
 		_ = os.RemoveAll(p.folder)
 	}

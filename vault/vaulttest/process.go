@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,19 +12,18 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// startTimeout bounds the wait for a server, which a busy machine may take
-	// seconds to start.
-	startTimeout = time.Minute
+	// many seconds to start.
+	startTimeout = 3 * time.Minute
 	// stopTimeout bounds the wait for one to end before it is killed.
-	stopTimeout = 10 * time.Second
+	stopTimeout = 30 * time.Second
 	// pollEvery is how often a server is asked whether it is as expected.
 	pollEvery = 10 * time.Millisecond
-	// startAttempts is how often a start is tried, since somebody else may take
-	// the free port that was found.
-	startAttempts = 5
 )
 
 // process is a server that runs.
@@ -140,12 +138,29 @@ func (o *output) text() string {
 	return o.said.String()
 }
 
-// freePort is a port of the loopback device that nobody listens on.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+// port is one of the loopback device that is its owner's until it is released, also
+// while no server listens on it.
+type port struct {
+	number int
+	socket *os.File
 }
+
+// reservePort binds a socket that never listens. With SO_REUSEADDR, which servers set
+// too, one of them may listen on the port all the same, and nobody is given the port
+// who asks for any: socket(7), ip(7).
+func reservePort() (port, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return port{}, fmt.Errorf("reserve a port: %w", err)
+	}
+	socket := os.NewFile(uintptr(fd), "port")
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	bound, nameErr := unix.Getsockname(fd)
+	address, ok := bound.(*unix.SockaddrInet4)
+	if err = errors.Join(err, nameErr); err != nil || !ok {
+		return port{}, errors.Join(fmt.Errorf("reserve a port: %w", err), socket.Close())
+	}
+	return port{address.Port, socket}, nil
+}
+
+func (p port) release() { _ = p.socket.Close() }

@@ -88,7 +88,7 @@ func TestServersEndWithAProcessThatIsKilled(t *testing.T) {
 	}
 	_ = holder.Wait() // killed, as it should be
 	for _, address := range addresses {
-		deadline := time.Now().Add(stopTimeout)
+		deadline := time.Now().Add(startTimeout)
 		for err := dial(address); !errors.Is(err, syscall.ECONNREFUSED); err = dial(address) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s is still served: %v", address, err)

@@ -40,7 +40,7 @@ func (p *Postgres) query(ctx context.Context, name, password, sql string) (strin
 		"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent",
 		"PGHOST=" + p.Name, "PGHOSTADDR=127.0.0.1", fmt.Sprintf("PGPORT=%d", p.Port), "PGDATABASE=postgres",
 		"PGUSER=" + name, "PGPASSWORD=" + password,
-		"PGSSLMODE=verify-full", "PGSSLROOTCERT=" + p.CAFile, "PGCONNECT_TIMEOUT=10",
+		"PGSSLMODE=verify-full", "PGSSLROOTCERT=" + p.CAFile, "PGCONNECT_TIMEOUT=60",
 	}
 	var said strings.Builder
 	cmd.Stderr = &said

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -38,6 +37,7 @@ type Server struct {
 	binary  string
 	folder  string // of its own, empty if it needs none
 	address string
+	ports   []port
 	client  *http.Client
 	caFile  string
 	process *process
@@ -88,16 +88,9 @@ func start(options Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	for attempt := 1; ; attempt++ {
-		err := s.run()
-		if err == nil {
-			break
-		}
-		s.stop()
-		if attempt == startAttempts || !strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
-			s.close()
-			return nil, err
-		}
+	if err := s.run(); err != nil {
+		s.close()
+		return nil, err
 	}
 	if err := s.prepare(); err != nil {
 		s.close()
@@ -106,9 +99,18 @@ func start(options Options) (*Server, error) {
 	return s, nil
 }
 
+// reserve is a port for the server's own use, also while it is stopped.
+func (s *Server) reserve() (int, error) {
+	p, err := reservePort()
+	if err == nil {
+		s.ports = append(s.ports, p)
+	}
+	return p.number, err
+}
+
 // run starts the process on a port that is free.
 func (s *Server) run() error {
-	port, err := freePort()
+	port, err := s.reserve()
 	if err != nil {
 		return err
 	}
@@ -188,6 +190,9 @@ func (s *Server) stop() {
 
 func (s *Server) close() {
 	s.stop()
+	for _, p := range s.ports {
+		p.release()
+	}
 	if s.folder != "" {
 		_ = os.RemoveAll(s.folder)
 	}

@@ -132,21 +132,29 @@ func TestIdleConnectionIsSmall(t *testing.T) {
 		}
 	}
 	// Large buffers are given back once nothing has come for holdLarge.
-	var each int64
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		if each = (int64(inUse()) - int64(before)) / connections; each <= most {
-			break
-		}
-	}
-	if each > most {
-		t.Errorf("an idle connection takes %d bytes, at most %d", each, most)
-	}
-	t.Logf("an idle connection takes %d bytes, the destination's end included", each)
+	settled(t, before, connections, most)
 	for i := range programs {
 		programs[i].Close()
 		destinations[i].Close()
 	}
 	all.Wait()
+}
+
+// settled waits until a connection takes no more than most, the destination's end
+// included: what has ended, or is idle, takes its time to give back what it had.
+func settled(t *testing.T, before uint64, connections, most int64) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		late := time.Now().After(deadline)
+		each := (int64(inUse()) - int64(before)) / connections
+		if each <= most {
+			t.Logf("an idle connection takes %d bytes", each)
+			return
+		}
+		if late {
+			t.Fatalf("an idle connection takes %d bytes, at most %d", each, most)
+		}
+	}
 }
 
 // inUse is what heap and stacks take up.

@@ -55,33 +55,37 @@ func TestEndlessHeadOfAnAnswer(t *testing.T) {
 // A program that does not read its answer holds nothing for longer than a connection
 // may be idle.
 func TestProgramThatDoesNotRead(t *testing.T) {
-	s := newSandbox(t, Config{IdleTimeout: 200 * time.Millisecond}, nil)
-	s.upstream.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for r.Context().Err() == nil {
-			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-				return
+	lengthening(t, 200*time.Millisecond, func(t testing.TB, wait time.Duration) {
+		s := newSandbox(t, Config{IdleTimeout: wait}, nil)
+		s.upstream.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
 			}
+		})
+		c := tls.Client(s.dial(s.to), s.trust("api.test"))
+		write(t, c, "GET / HTTP/1.1\r\nHost: "+s.authorityOf()+"\r\n\r\n")
+		s.carries.Wait()
+		if codes := s.log.codes(); len(codes) != 2 || !strings.HasPrefix(codes[1], "end ") || codes[1] == "end " {
+			t.Errorf("recorded: %v", codes)
 		}
 	})
-	c := tls.Client(s.dial(s.to), s.trust("api.test"))
-	write(t, c, "GET / HTTP/1.1\r\nHost: "+s.authorityOf()+"\r\n\r\n")
-	s.carries.Wait()
-	if codes := s.log.codes(); len(codes) != 2 || !strings.HasPrefix(codes[1], "end ") || codes[1] == "end " {
-		t.Errorf("recorded: %v", codes)
-	}
 }
 
 func TestProgramThatNeverFinishesItsHead(t *testing.T) {
-	s := newSandbox(t, Config{IdleTimeout: 200 * time.Millisecond}, nil)
-	for _, text := range []string{"GET / HTTP/1.1\r\nHost: ", "GET / HTTP/1.1\r\nHost: $HOST\r\n\r\n"} { // or asks for nothing more
-		c := tls.Client(s.dial(s.to), s.trust("api.test"))
-		write(t, c, strings.ReplaceAll(text, "$HOST", s.authorityOf()))
-		readAll(t, c)
-	}
-	s.carries.Wait()
-	if got := len(s.requests()); got != 1 {
-		t.Errorf("%d requests were received", got)
-	}
+	lengthening(t, 200*time.Millisecond, func(t testing.TB, wait time.Duration) {
+		s := newSandbox(t, Config{IdleTimeout: wait}, nil)
+		for _, text := range []string{"GET / HTTP/1.1\r\nHost: ", "GET / HTTP/1.1\r\nHost: $HOST\r\n\r\n"} { // or asks for nothing more
+			c := tls.Client(s.dial(s.to), s.trust("api.test"))
+			write(t, c, strings.ReplaceAll(text, "$HOST", s.authorityOf()))
+			readAll(t, c)
+		}
+		s.carries.Wait()
+		if got := len(s.requests()); got != 1 {
+			t.Errorf("%d requests were received", got)
+		}
+	})
 }
 
 // Requests at once share the budget, the secrets and the connections of one another.
@@ -128,21 +132,23 @@ type sleepy struct{ *net.TCPConn }
 func (s sleepy) Close() error { return s.CloseWrite() }
 
 func TestCarryOfAStreamThatDoesNotWake(t *testing.T) {
-	s := newSandbox(t, Config{IdleTimeout: 200 * time.Millisecond}, nil)
 	for _, http2 := range []bool{false, true} {
-		program, gateway := pair(t)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			s.broker.Carry(t.Context(), s.job, s.authority, s.to, sleepy{gateway})
-		}()
-		c := tls.Client(program, s.trust("api.test", map[bool]string{false: "http/1.1", true: "h2"}[http2]))
-		if err := c.Handshake(); err != nil {
-			t.Fatal(err)
-		}
-		if http2 { // its preface and empty settings (RFC 9113, 3.4)
-			write(t, c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-		}
-		carried{program, done}.wait(t) // nothing is asked for
+		lengthening(t, 200*time.Millisecond, func(t testing.TB, wait time.Duration) {
+			s := newSandbox(t, Config{IdleTimeout: wait}, nil)
+			program, gateway := pair(t)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				s.broker.Carry(t.Context(), s.job, s.authority, s.to, sleepy{gateway})
+			}()
+			c := tls.Client(program, s.trust("api.test", map[bool]string{false: "http/1.1", true: "h2"}[http2]))
+			if err := c.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			if http2 { // its preface and empty settings (RFC 9113, 3.4)
+				write(t, c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+			}
+			carried{program, done}.wait(t) // nothing is asked for
+		})
 	}
 }

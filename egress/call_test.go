@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -24,7 +23,7 @@ import (
 func calling(t testing.TB, c Config, handle http.HandlerFunc) *sandbox {
 	s := newSandbox(t, c, handle)
 	s.job.Tool, s.job.Call = "api", &execution.HTTPCall{Method: "GET", To: s.to, Target: "/v1/items/a%20b?q=1"}
-	s.job.Grant.Limits = execution.Limits{TimeoutMS: 30_000, OutputKiB: 64}
+	s.job.Grant.Limits = execution.Limits{TimeoutMS: patience.Milliseconds(), OutputKiB: 64}
 	return s
 }
 
@@ -230,7 +229,7 @@ func TestCallEnds(t *testing.T) {
 	}{
 		"by its timeout, before it is answered": {300, "", execution.OutcomeTimedOut},
 		"by its timeout, amid its answer":       {300, "begun", execution.OutcomeTimedOut},
-		"by its caller":                         {60_000, "", execution.OutcomeCancelled},
+		"by its caller":                         {patience.Milliseconds(), "", execution.OutcomeCancelled},
 		"without a timeout":                     {0, "", execution.OutcomeTimedOut},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -320,7 +319,7 @@ func TestCallTriesAddresses(t *testing.T) {
 	if diff := cmp.Diff([]string{"allow", "end " + codeDialFailed, "allow", "end "}, s.log.codes()); diff != "" {
 		t.Error(diff)
 	}
-	if wall := s.log.all()[3].EgressEnded.WallMS; wall > time.Minute.Milliseconds() {
+	if wall := s.log.all()[3].EgressEnded.WallMS; wall > patience.Milliseconds() {
 		t.Errorf("it took %d ms", wall)
 	}
 }

@@ -32,18 +32,25 @@ func TestDenialIsReadable(t *testing.T) {
 	if p := problemIn(t, res, body); p.Code != codeNotGranted || p.Port != 80 {
 		t.Errorf("%+v", p)
 	}
-	s.broker.explainWait = 50 * time.Millisecond
-	c := s.dial(execution.Destination{Host: "evil.test", Port: 80})
-	write(t, c, "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
-	if got := readAll(t, c); !strings.Contains(got, codeNotGranted) { // and it is not kept for another request
-		t.Errorf("answered: %s", got)
-	}
 	if len(queries) > 0 || len(s.requests()) > 0 {
 		t.Errorf("looked up %v, received %v", queries, s.requests())
 	}
-	if diff := cmp.Diff(slices.Repeat([]string{"deny " + codeNotGranted}, 4), s.log.codes()); diff != "" {
+	if diff := cmp.Diff(slices.Repeat([]string{"deny " + codeNotGranted}, 3), s.log.codes()); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// A connection on which all is refused is not kept for another request.
+func TestDenialIsTheEnd(t *testing.T) {
+	lengthening(t, 50*time.Millisecond, func(t testing.TB, wait time.Duration) {
+		s := newSandbox(t, Config{}, nil)
+		s.broker.explainWait = wait
+		c := s.dial(execution.Destination{Host: "evil.test", Port: 80})
+		write(t, c, "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		if got := readAll(t, c); !strings.Contains(got, codeNotGranted) {
+			t.Errorf("answered: %s", got)
+		}
+	})
 }
 
 // A protocol in which the server speaks first is not kept waiting for a refusal.

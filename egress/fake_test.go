@@ -2,9 +2,11 @@ package egress
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -77,9 +79,19 @@ func (a addresses) LookupNetIP(context.Context, string, string) ([]netip.Addr, e
 
 var loopback = addresses{netip.MustParseAddr("127.0.0.1")}
 
-// newBroker returns one that may connect to this machine.
+// patience is how long anything may take on a busy machine.
+const patience = 3 * time.Minute
+
+// newBroker returns one that may connect to this machine, and that is as patient as the
+// test where c does not say otherwise.
 func newBroker(t testing.TB, c Config) *Broker {
 	t.Helper()
+	if c.ResolveTimeout == 0 {
+		c.ResolveTimeout = patience
+	}
+	if c.DialTimeout == 0 {
+		c.DialTimeout = patience
+	}
 	c.AllowedNetworks = append(c.AllowedNetworks, netip.MustParsePrefix("127.0.0.0/8"))
 	if c.Resolver == nil {
 		c.Resolver = loopback
@@ -88,8 +100,58 @@ func newBroker(t testing.TB, c Config) *Broker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.explainWait = patience
 	return b
 }
+
+// lengthening tries with a wait after which something is given up, and with longer and
+// longer ones where it fails: a machine that is busy may hold up what should be quicker.
+// The last wait is longer than what any machine takes.
+func lengthening(t *testing.T, wait time.Duration, try func(t testing.TB, wait time.Duration)) {
+	t.Helper()
+	for ; wait < time.Minute; wait *= 4 {
+		a := &attempt{TB: t}
+		done := make(chan struct{})
+		go func() { // which an attempt may end
+			defer close(done)
+			try(a, wait)
+		}()
+		<-done
+		if a.said() == nil {
+			return
+		}
+		t.Logf("with a wait of %v: %q", wait, a.said())
+	}
+	try(t, wait)
+}
+
+// attempt keeps its failures to itself.
+type attempt struct {
+	testing.TB
+	mu       sync.Mutex
+	failures []string
+}
+
+func (a *attempt) said() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failures
+}
+
+func (a *attempt) Errorf(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failures = append(a.failures, fmt.Sprintf(format, args...))
+}
+
+func (a *attempt) Error(args ...any) { a.Errorf("%s", fmt.Sprintln(args...)) }
+
+func (a *attempt) Fatalf(format string, args ...any) {
+	a.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (a *attempt) Fatal(args ...any) { a.Fatalf("%s", fmt.Sprintln(args...)) }
 
 // listen returns a listener on this machine, and the destination by which the job
 // of jobTo reaches it.
@@ -187,7 +249,7 @@ func (c carried) wait(t testing.TB) {
 	t.Helper()
 	select {
 	case <-c.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Carry does not return")
 	}
 }

@@ -162,28 +162,30 @@ func TestIdleConnectionEnds(t *testing.T) {
 
 // One direction keeps the other alive: a long answer to a short question.
 func TestOneDirectionIsEnoughNotToBeIdle(t *testing.T) {
-	const idle, beats = time.Second, 12
-	l, to := listen(t)
-	serve(t, l, func(c *net.TCPConn) {
-		for tick := time.NewTicker(idle / 8); ; {
+	lengthening(t, time.Second, func(t testing.TB, idle time.Duration) {
+		const beats = 12
+		l, to := listen(t)
+		serve(t, l, func(c *net.TCPConn) {
+			tick := time.NewTicker(idle / 8)
+			defer tick.Stop()
 			for range beats {
 				<-tick.C
-				write(t, c, ".")
+				if _, err := c.Write([]byte(".")); err != nil {
+					return // which the program sees
+				}
 			}
-			tick.Stop()
-			return
+		})
+		log := &memory{}
+		c := carry(t, t.Context(), newBroker(t, Config{Recorder: log, IdleTimeout: idle}), jobTo(to, plenty), to)
+		if got := readAll(t, c); got != strings.Repeat(".", beats) {
+			t.Errorf("the program reads %q", got)
+		}
+		c.Close()
+		c.wait(t)
+		if diff := cmp.Diff([]string{"allow", "end "}, log.codes()); diff != "" {
+			t.Error(diff)
 		}
 	})
-	log := &memory{}
-	c := carry(t, t.Context(), newBroker(t, Config{Recorder: log, IdleTimeout: idle}), jobTo(to, plenty), to)
-	if got := readAll(t, c); got != strings.Repeat(".", beats) {
-		t.Errorf("the program reads %q", got)
-	}
-	c.Close()
-	c.wait(t)
-	if diff := cmp.Diff([]string{"allow", "end "}, log.codes()); diff != "" {
-		t.Error(diff)
-	}
 }
 
 // What nobody reads is not taken: the broker holds one buffer, the kernel its own.

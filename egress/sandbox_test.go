@@ -119,7 +119,7 @@ func (s *sandbox) connections() int {
 func (s *sandbox) noneOpen() {
 	s.t.Helper()
 	open := 1
-	for until := time.Now().Add(30 * time.Second); open > 0 && time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(patience); open > 0 && time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
 		s.mu.Lock()
 		open = s.conns
 		s.mu.Unlock()
@@ -161,7 +161,7 @@ func (s *sandbox) client(http2 bool) *http.Client {
 	}
 	s.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{
-		Transport: transport, Timeout: 30 * time.Second,
+		Transport: transport, Timeout: patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -149,14 +147,14 @@ type port struct {
 // too, one of them may listen on the port all the same, and nobody is given the port
 // who asks for any: socket(7), ip(7).
 func reservePort() (port, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return port{}, fmt.Errorf("reserve a port: %w", err)
 	}
 	socket := os.NewFile(uintptr(fd), "port")
-	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	bound, nameErr := unix.Getsockname(fd)
-	address, ok := bound.(*unix.SockaddrInet4)
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	bound, nameErr := syscall.Getsockname(fd)
+	address, ok := bound.(*syscall.SockaddrInet4)
 	if err = errors.Join(err, nameErr); err != nil || !ok {
 		return port{}, errors.Join(fmt.Errorf("reserve a port: %w", err), socket.Close())
 	}

@@ -11,17 +11,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// tailInterval is how often a log that is followed is asked.
-const tailInterval = time.Second
-
 func newAuditTail() *cobra.Command {
 	var wanted recordsWanted
 	var output format
 	var follow bool
 	var lines int
 	cmd := &cobra.Command{
-		Use:     "tail",
-		Short:   "Show the last records, and with --follow those that come",
+		Use:   "tail",
+		Short: "Show the last records, and with --follow those that come",
+		Long: `Show the last records, and with --follow those that come, until interrupted. A
+gateway that cannot be reached meanwhile, or that is busy, is asked again, ever
+less often up to each half minute, from where the last answer ended: no record is
+left out or shown twice. That it cannot be reached is said once on stderr.`,
 		Example: "  execgate audit tail --follow --effect deny\n  execgate audit tail --output json | jq .type",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,7 +49,7 @@ func newAuditTail() *cobra.Command {
 				return err
 			}
 			filter.From = max(filter.From, next)
-			return followRecords(cmd.Context(), from, filter, show)
+			return follower{from: from, filter: filter, show: show, tell: cmd.ErrOrStderr()}.run(cmd.Context())
 		},
 	}
 	wanted.register(cmd)
@@ -112,33 +113,4 @@ func showLast(ctx context.Context, from recordSource, filter execution.RecordFil
 	last = last[:min(len(last), lines)]
 	slices.Reverse(last)
 	return first.Indexed, show(last)
-}
-
-// followRecords shows what comes, until ctx ends.
-func followRecords(ctx context.Context, from recordSource, filter execution.RecordFilter, show func([]execution.Record) error) error {
-	again := time.NewTicker(tailInterval)
-	defer again.Stop()
-	for {
-		page, err := from.page(ctx, execution.RecordQuery{Filter: filter, Oldest: true, Most: 200})
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil // that is how it ends
-			}
-			return err
-		}
-		if err := show(page.Records); err != nil {
-			return err
-		}
-		if _, resting := from.(restingLog); resting {
-			filter.From = page.Next
-		}
-		if page.More {
-			continue
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -403,15 +404,31 @@ func TestUsageOutlivesItsRecords(t *testing.T) {
 	if r.Next() != more[9].Seq+1 {
 		t.Errorf("the next record is %d", r.Next())
 	}
-	q := execution.MeterQuery{Tenant: "tenant-1", Subject: "ak_2", Since: "2026-03-05", Until: "2026-03-07"}
-	narrow := usage(q)
-	for key := range want {
-		if _, has := narrow[key]; has != q.Means(key) {
-			t.Errorf("%v is in the answer: %v", key, has)
+	// However narrow, it is what all of it has: days without any, before and after all
+	// too.
+	all := usage(execution.MeterQuery{})
+	for _, tenant := range []string{"", "tenant-1", "tenant-9"} {
+		for _, subject := range []string{"", "ak_2", "ak_none"} {
+			for _, since := range []string{"", "0001-01-01", "2026-03-01", "2026-03-05", "2026-03-09", "2999-01-01"} {
+				for _, until := range []string{"", "2026-03-07", "2026-03-10", "2999-01-01"} {
+					q := execution.MeterQuery{Tenant: tenant, Subject: subject, Since: since, Until: until}
+					want := maps.Clone(all)
+					maps.DeleteFunc(want, func(key execution.MeterKey, _ execution.Metered) bool { return !q.Means(key) })
+					if diff := cmp.Diff(want, usage(q)); diff != "" {
+						t.Errorf("%+v: %s", q, diff)
+					}
+				}
+			}
 		}
 	}
-	if len(narrow) != 3 {
-		t.Errorf("%d days", len(narrow))
+	if q := (execution.MeterQuery{Tenant: "tenant-1", Subject: "ak_2", Since: "2026-03-05", Until: "2026-03-07"}); len(usage(q)) != 3 {
+		t.Errorf("%d days", len(usage(q)))
+	}
+	for _, q := range []execution.MeterQuery{{}, {Tenant: "tenant-1"}, {Subject: "ak_2"}} {
+		n := 0
+		if err := r.Usage(t.Context(), q, func(execution.Metered) bool { n++; return n < 7 }); err != nil || n != 7 {
+			t.Errorf("%+v: told to stop after 7 it comes to %d: %v", q, n, err)
+		}
 	}
 }
 

@@ -54,43 +54,89 @@ func addUsage(ctx context.Context, tx *sql.Tx, usage map[execution.MeterKey]*exe
 }
 
 // Usage calls do with what each principal used on each day, in the order of days,
-// tenants and subjects, until it returns false.
+// tenants and subjects, until it returns false. What it takes grows with what it finds,
+// and where a tenant or a subject is named, with the days that there are; not with what
+// others used on them.
 func (r *Records) Usage(ctx context.Context, q execution.MeterQuery, do func(execution.Metered) bool) error {
 	return r.reading("read usage", func(db *Store) error {
-		rows, err := db.read.QueryContext(ctx, `SELECT day, tenant, subject, what, amount FROM metered
-			WHERE (?1 = '' OR tenant = ?1) AND (?2 = '' OR subject = ?2) AND day >= ?3 AND (?4 = '' OR day <= ?4)
-			ORDER BY day, tenant, subject`, q.Tenant, q.Subject, q.Since, q.Until)
+		tx, err := db.read.BeginTx(ctx, nil) // all of it is of one moment
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		var m execution.Metered
-		for rows.Next() {
-			var key execution.MeterKey
-			var what string
-			var amount int64
-			if err := rows.Scan(&key.Day, &key.Tenant, &key.Subject, &what, &amount); err != nil {
-				return err
-			}
-			if key != m.MeterKey {
-				if m.Day != "" && !do(m) {
-					return nil
-				}
-				m = execution.Metered{MeterKey: key, Outcomes: map[execution.Outcome]int64{}}
-			}
-			if outcome, ok := strings.CutPrefix(what, outcomePrefix); ok {
-				m.Outcomes[execution.Outcome(outcome)] = amount
-				m.Executions += amount
-			} else if into := amountsOf(&m)[what]; into != nil {
-				*into = amount
-			}
-		}
-		if err := rows.Err(); err != nil {
+		defer tx.Rollback() // it has changed nothing
+		if q.Tenant == "" && q.Subject == "" {
+			_, err := usageOf(ctx, tx, do, "day >= ? AND (? = '' OR day <= ?)", q.Since, q.Until, q.Until)
 			return err
 		}
-		if m.Day != "" {
-			do(m)
-		}
-		return nil
+		return usageBySteps(ctx, tx, q, do)
 	})
+}
+
+// usageBySteps is Usage of a tenant, or of a subject: it goes from one day, or one day
+// and tenant, to the next that there is, and passes over what lies between.
+func usageBySteps(ctx context.Context, tx *sql.Tx, q execution.MeterQuery, do func(execution.Metered) bool) error {
+	// Where to go on: what is at it, or of a day and a tenant, behind it. No tenant is
+	// called "".
+	step, behind := "SELECT day, ?2 FROM metered WHERE day >= ?1 ORDER BY day LIMIT 1", " "
+	if q.Tenant == "" {
+		step, behind = "SELECT day, tenant FROM metered WHERE (day, tenant) > (?1, ?2) ORDER BY day, tenant LIMIT 1", ""
+	}
+	next, err := tx.PrepareContext(ctx, step)
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	for from, tenant := q.Since, q.Tenant; ; {
+		var day string
+		err := next.QueryRowContext(ctx, from, tenant).Scan(&day, &tenant)
+		if err == sql.ErrNoRows || err == nil && q.Until != "" && day > q.Until {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		from = day + behind
+		where, args := "day = ? AND tenant = ?", []any{day, tenant}
+		if q.Subject != "" {
+			where, args = where+" AND subject = ?", append(args, q.Subject)
+		}
+		if more, err := usageOf(ctx, tx, do, where, args...); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// usageOf calls do with the usage for which where holds, and says whether do always
+// returned true.
+func usageOf(ctx context.Context, tx *sql.Tx, do func(execution.Metered) bool, where string, args ...any) (more bool, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT day, tenant, subject, what, amount FROM metered WHERE "+where+" ORDER BY day, tenant, subject", args...)
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	var m execution.Metered
+	for rows.Next() {
+		var key execution.MeterKey
+		var what string
+		var amount int64
+		if err := rows.Scan(&key.Day, &key.Tenant, &key.Subject, &what, &amount); err != nil {
+			return false, err
+		}
+		if key != m.MeterKey {
+			if m.Day != "" && !do(m) {
+				return false, nil
+			}
+			m = execution.Metered{MeterKey: key, Outcomes: map[execution.Outcome]int64{}}
+		}
+		if outcome, ok := strings.CutPrefix(what, outcomePrefix); ok {
+			m.Outcomes[execution.Outcome(outcome)] = amount
+			m.Executions += amount
+		} else if into := amountsOf(&m)[what]; into != nil {
+			*into = amount
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return false, err
+	}
+	return m.Day == "" || do(m), nil
 }

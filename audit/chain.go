@@ -29,6 +29,11 @@ func (l link) name() string { return segmentName(l.index) }
 // later header passes over is left out: it was given up before anything in it
 // was acknowledged. An error means that the folder could not be read.
 func chain(fsys FileSystem, dir string) ([]link, error) {
+	return chainBy(fsys, dir, func(index uint64) (segmentHeader, int64, error) { return readSegmentHeader(fsys, dir, index) })
+}
+
+// chainBy is chain where read reads the header of a segment.
+func chainBy(fsys FileSystem, dir string, read func(index uint64) (segmentHeader, int64, error)) ([]link, error) {
 	indexes, err := listSegments(fsys, dir)
 	if err != nil {
 		return nil, err
@@ -41,11 +46,11 @@ func chain(fsys FileSystem, dir string) ([]link, error) {
 			continue
 		}
 		l := link{index: index, limit: -1}
-		l.header, l.start, err = readSegmentHeader(fsys, dir, index)
+		l.header, l.start, err = read(index)
 		if errors.Is(err, fs.ErrNotExist) {
 			// Retention removed it since the folder was listed, and what came before it.
 			if len(links) == 0 {
-				return chain(fsys, dir)
+				return chainBy(fsys, dir, read)
 			}
 			break
 		}

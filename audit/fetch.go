@@ -34,28 +34,31 @@ func IDOf(dir string) (string, error) {
 // fetchedAtOnce is how many records are looked for before it is asked how large they are.
 const fetchedAtOnce = 32
 
-// Fetch returns the records of the log in dir that have the numbers seqs, in that
-// order. A number that is void, or not there any more, or yet, has none. Where they take
+// Fetch returns the records of the log that have the numbers seqs, in that order. A
+// number that is void, or not there any more, or yet, has none. Where they take
 // maxBytes of the log, which is positive, it ends soon: done is how many of seqs were
 // looked for. It reads no more of the log than it needs, and checks each frame it reads,
 // but not the proof. The log may be in use.
-func Fetch(ctx context.Context, dir string, seqs []uint64, maxBytes int) (records []execution.Record, done int, err error) {
-	links, err := chain(osFileSystem{}, dir)
+func (f *Fetcher) Fetch(ctx context.Context, seqs []uint64, maxBytes int) (records []execution.Record, done int, err error) {
+	records = make([]execution.Record, 0, len(seqs))
+	if len(seqs) == 0 {
+		return records, 0, nil
+	}
+	places, err := f.places(slices.Max(seqs))
 	if err != nil {
 		return nil, 0, err
 	}
-	records = make([]execution.Record, 0, len(seqs))
 	for bytes := 0; done < len(seqs) && bytes < maxBytes; {
 		some := seqs[done:min(done+fetchedAtOnce, len(seqs))]
 		done += len(some)
 		found := fetched{}
-		if err := found.read(ctx, dir, links, slices.Compact(slices.Sorted(slices.Values(some)))); err != nil {
+		if err := found.read(ctx, f.dir, places, slices.Compact(slices.Sorted(slices.Values(some)))); err != nil {
 			return nil, 0, err
 		}
 		for _, seq := range some {
-			if f, ok := found[seq]; ok {
-				records = append(records, f.record)
-				bytes += f.bytes
+			if one, ok := found[seq]; ok {
+				records = append(records, one.record)
+				bytes += one.bytes
 			}
 		}
 	}
@@ -69,28 +72,31 @@ type fetched map[uint64]struct {
 }
 
 // read adds the records that have the numbers rising, which rise.
-func (found fetched) read(ctx context.Context, dir string, links []link, rising []uint64) (err error) {
-	for i, l := range links {
-		end, after := len(rising), uint64(0)
-		if later := slices.IndexFunc(links[i+1:], func(l link) bool { return l.fault == nil }); later >= 0 {
-			after = links[i+1+later].header.tree.size
-			end, _ = slices.BinarySearch(rising, after)
+func (found fetched) read(ctx context.Context, dir string, places *places, rising []uint64) error {
+	for len(rising) > 0 {
+		at := places.of(rising[0])
+		end := len(rising)
+		if at+1 < len(places.extents) {
+			end, _ = slices.BinarySearch(rising, places.extents[at+1].first)
 		}
 		wanted := rising[:end]
 		rising = rising[end:]
-		if len(wanted) == 0 {
-			continue
+		if at < 0 {
+			if bad := places.fault; bad.fault != nil {
+				return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, bad.name()), bad.fault)
+			}
+			continue // they are removed
 		}
-		if l.fault == nil {
-			err = l.fetch(ctx, dir, wanted, after, found)
-		} else {
-			err = l.fault
+		e, after := places.extents[at], uint64(0)
+		if at+1 < len(places.extents) {
+			after = places.extents[at+1].first
 		}
+		err := e.fetch(ctx, dir, wanted, after, found)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it was removed meanwhile
 		}
 		if err != nil {
-			return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, l.name()), err)
+			return fmt.Errorf("read the audit log: %s: %w", filepath.Join(dir, segmentName(e.index)), err)
 		}
 	}
 	return nil
@@ -98,21 +104,22 @@ func (found fetched) read(ctx context.Context, dir string, links []link, rising 
 
 // fetch reads the records that have the numbers wanted, which rise, in one segment. after
 // is the number that the next one begins with; zero: there is none.
-func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint64, found fetched) error {
-	file, err := osFileSystem{}.OpenFile(filepath.Join(dir, l.name()), os.O_RDONLY, 0)
+func (e extent) fetch(ctx context.Context, dir string, wanted []uint64, after uint64, found fetched) error {
+	path := filepath.Join(dir, segmentName(e.index))
+	file, err := osFileSystem{}.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	info, err := os.Stat(filepath.Join(dir, l.name()))
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	from, to := spot{l.start, l.header.tree.size}, spot{info.Size(), after}
-	if l.limit >= 0 {
-		to.off = min(to.off, l.limit)
+	from, to := spot{e.start, e.first}, spot{info.Size(), after}
+	if e.limit >= 0 {
+		to.off = min(to.off, e.limit)
 	}
-	s := &segmentReader{r: file, off: l.start, limit: l.limit, at: l.start, spare: make([]byte, nearby), ahead: nearby}
+	s := &segmentReader{r: file, off: e.start, limit: e.limit, at: e.start, spare: make([]byte, nearby), ahead: nearby}
 	for seeks, near := 0, int64(0); len(wanted) > 0; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -124,7 +131,7 @@ func (l link) fetch(ctx context.Context, dir string, wanted []uint64, after uint
 			seeks++
 		}
 		b, err := s.next()
-		if bad := (*damage)(nil); err == io.EOF || l.limit < 0 && errors.As(err, &bad) {
+		if bad := (*damage)(nil); err == io.EOF || e.limit < 0 && errors.As(err, &bad) {
 			return nil // what is behind is not written yet, or being written
 		}
 		if err != nil {

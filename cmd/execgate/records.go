@@ -15,10 +15,10 @@ import (
 // records finds records by the index and takes them from the log: what is shown is
 // always what the log has.
 type records struct {
-	log    *audit.Log
-	dir    string // of the log
-	index  *store.Records
-	logger *slog.Logger
+	log     *audit.Log
+	fetcher *audit.Fetcher
+	index   *store.Records
+	logger  *slog.Logger
 }
 
 // openRecords opens the index in the state folder.
@@ -31,7 +31,7 @@ func openRecords(ctx context.Context, s *state, log *audit.Log, logger *slog.Log
 	if index.Rebuilt() > 0 && durable > 0 {
 		logger.Warn("the index of the audit log is made anew", "records", durable)
 	}
-	return &records{log: log, dir: s.path("audit"), index: index, logger: logger}, nil
+	return &records{log: log, fetcher: audit.NewFetcher(s.path("audit")), index: index, logger: logger}, nil
 }
 
 // maxPageBytes bounds the records that one page holds in memory, soon after it is met: a
@@ -46,7 +46,7 @@ func (r *records) Find(ctx context.Context, q execution.RecordQuery) (execution.
 	if err != nil {
 		return execution.RecordPage{}, err
 	}
-	all, done, err := audit.Fetch(ctx, r.dir, found.Seqs, maxPageBytes)
+	all, done, err := r.fetcher.Fetch(ctx, found.Seqs, maxPageBytes)
 	if err != nil {
 		return execution.RecordPage{}, err
 	}
@@ -72,7 +72,7 @@ func (r *records) Find(ctx context.Context, q execution.RecordQuery) (execution.
 // Record implements gateway.Records.
 func (r *records) Record(ctx context.Context, seq uint64) (execution.Record, error) {
 	if durable, _ := r.log.Progress(); seq < durable {
-		found, _, err := audit.Fetch(ctx, r.dir, []uint64{seq}, maxPageBytes)
+		found, _, err := r.fetcher.Fetch(ctx, []uint64{seq}, maxPageBytes)
 		if err != nil {
 			return execution.Record{}, err
 		}

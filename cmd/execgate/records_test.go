@@ -26,6 +26,7 @@ import (
 type indexed struct {
 	*records
 	log     *audit.Log
+	dir     string // of the log
 	stopLog func() // leaves the index
 	stop    func() // both
 }
@@ -53,7 +54,7 @@ func startIndexedLog(t *testing.T, dir string, cfg audit.Config) *indexed {
 	logEnded, indexEnded := make(chan error, 1), make(chan error, 1)
 	go func() { logEnded <- log.Run(logging) }()
 	go func() { indexEnded <- r.run(indexing) }()
-	i := &indexed{records: r, log: log}
+	i := &indexed{records: r, log: log, dir: cfg.Dir}
 	i.stopLog = sync.OnceFunc(func() {
 		stopLogging()
 		must(t, <-logEnded)
@@ -244,7 +245,7 @@ func TestWhatIsGivenUpIsForgotten(t *testing.T) {
 	var got []execution.Record
 	eventually(t, time.Minute, "what was removed is not found", func() bool {
 		var err error
-		got, _, err = audit.Fetch(t.Context(), i.dir, []uint64{i.log.Held().Oldest}, 1)
+		got, _, err = i.fetcher.Fetch(t.Context(), []uint64{i.log.Held().Oldest}, 1)
 		return err == nil && len(got) == 1 && i.of(t, "acme")[0] == got[0].Execution
 	})
 	if got[0].Seq == 0 || len(i.of(t, "acme")) > int(last-got[0].Seq) {
@@ -401,7 +402,8 @@ func TestRecordsFromEndToEnd(t *testing.T) {
 	check("with a damaged index")
 }
 
-// Whoever follows sees what comes, once, and costs the log a record a minute.
+// Whoever follows sees what comes, once, and costs the log a record a minute; also where
+// the gateway is killed meanwhile, and comes back.
 func TestTailFollows(t *testing.T) {
 	g := startGateway(t, nil)
 	admin := g.key()
@@ -410,6 +412,8 @@ func TestTailFollows(t *testing.T) {
 	tail.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := tail.StdoutPipe()
 	must(t, err)
+	told := &logLines{}
+	tail.Stderr = told
 	must(t, tail.Start())
 	lines := make(chan string, 100)
 	go func() {
@@ -432,9 +436,22 @@ func TestTailFollows(t *testing.T) {
 			t.Fatal("nothing comes")
 		}
 	}
-	for range 5 {
-		g.execgate("ak_wrong", "keys", "list")
-		next()
+	follow := func() {
+		t.Helper()
+		for range 5 {
+			g.execgate("ak_wrong", "keys", "list")
+			next()
+		}
+	}
+	follow()
+	g.kill()
+	eventually(t, time.Minute, "it tells that the gateway is gone", func() bool { return strings.Contains(told.String(), "asked again until it answers") })
+	g.args = []string{"--listen", strings.TrimPrefix(g.url, "http://")}
+	g.start()
+	g.waitReady()
+	follow()
+	if n := strings.Count(told.String(), "\n"); n != 1 {
+		t.Errorf("it tells %q", told)
 	}
 	must(t, tail.Process.Signal(syscall.SIGINT))
 	if err := tail.Wait(); err != nil {

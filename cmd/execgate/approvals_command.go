@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/spf13/cobra"
@@ -223,10 +224,10 @@ func escaped(text, allowed string) string {
 	var out strings.Builder
 	for i, r := range text {
 		switch {
-		case strings.ContainsRune(allowed, r), unicode.IsPrint(r) && r != unicode.ReplacementChar:
-			out.WriteRune(r)
-		case r == unicode.ReplacementChar:
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)): // no UTF-8: a byte
 			fmt.Fprintf(&out, `\x%02x`, text[i])
+		case strings.ContainsRune(allowed, r), unicode.IsPrint(r):
+			out.WriteRune(r)
 		default:
 			quoted := strconv.QuoteRuneToASCII(r)
 			out.WriteString(quoted[1 : len(quoted)-1])

@@ -49,8 +49,14 @@ func columnOf(text string) string {
 	if text == "" {
 		return "-"
 	}
-	if runes := []rune(text); len(runes) > maxColumn {
-		text = string(runes[:maxColumn-1]) + "…"
+	n, cut := 0, 0
+	for i := range text {
+		if n++; n == maxColumn {
+			cut = i
+		}
+	}
+	if n > maxColumn {
+		text = text[:cut] + "…"
 	}
 	return inLine(text)
 }

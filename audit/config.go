@@ -51,6 +51,10 @@ type Config struct {
 	// records; what no sink has is never removed. Nil: there are no sinks. It is
 	// called from a goroutine of Run's, and must not wait.
 	Exported func() uint64
+	// Indexed returns the number up to which, not including it, what is made of the
+	// records has them, as usage is; what it does not have is never removed. Nil: nothing
+	// is made of them. It is called as Exported is.
+	Indexed func() uint64
 	// Heartbeat is after how long without a record a heartbeat is written; zero
 	// writes none. It is kept to within half a second.
 	Heartbeat time.Duration

@@ -6,6 +6,8 @@ type Held struct {
 	Bytes    int64  // of the segments' files, with the space after their last record
 	Removed  uint64 // segments that retention removed since the log was opened
 	Oldest   uint64 // number of the oldest record that is kept
+	Waiting  int    // segments that are not to be kept, and may not be removed yet
+	For      Hold   // why not; empty where none waits
 }
 
 // Held returns what the log takes up now.
@@ -14,6 +16,7 @@ func (l *Log) Held() Held {
 	if h.Segments <= 1 {
 		h.Oldest = l.writer.tip.begins()
 	}
+	h.Waiting, h.For = l.waiting.now()
 	return h
 }
 

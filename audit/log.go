@@ -29,6 +29,7 @@ type Log struct {
 	// recorded is the number from which retention leaves the log, as its records
 	// have it. It belongs to New, and then to who provisions.
 	recorded uint64
+	waiting  waiting
 
 	writer *writer
 	proof  *checkpointer

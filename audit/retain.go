@@ -74,22 +74,34 @@ func (l *Log) expendable(ctx context.Context) ([]sealedSegment, execution.Remova
 		}
 	}
 	if n == 0 {
+		l.noteWaiting("", 0)
 		return nil, ""
 	}
 	signed := min(l.proof.signed.Load(), l.proof.remembered.Load())
 	if oldest[n-1].next > signed {
 		l.proof.want()
 	}
-	before := l.removableBefore(ctx, signed)
-	return slices.DeleteFunc(oldest[:n], func(s sealedSegment) bool { return s.next > before }), reason
+	before, why := l.removableBefore(ctx, signed)
+	segments := slices.DeleteFunc(oldest[:n], func(s sealedSegment) bool { return s.next > before })
+	l.noteWaiting(why, n-len(segments))
+	return segments, reason
 }
 
 // removableBefore returns the number before which nothing is needed: it is signed,
-// every sink has it, and no execution is open whose decision it is.
-func (l *Log) removableBefore(ctx context.Context, signed uint64) uint64 {
-	before := signed
+// every sink has it, and the index, and no execution is open whose decision it is; and
+// which of these holds what comes after it.
+func (l *Log) removableBefore(ctx context.Context, signed uint64) (before uint64, why Hold) {
+	before, why = signed, HeldBySignature
+	hold := func(by Hold, from uint64) {
+		if from < before {
+			before, why = from, by
+		}
+	}
+	if l.cfg.Indexed != nil {
+		hold(HeldByIndex, l.cfg.Indexed())
+	}
 	if l.cfg.Exported != nil {
-		before = min(before, l.cfg.Exported())
+		hold(HeldByExporters, l.cfg.Exported())
 	}
 	oldest := make(chan uint64, 1)
 	ask := func() {
@@ -101,11 +113,12 @@ func (l *Log) removableBefore(ctx context.Context, signed uint64) uint64 {
 	}
 	select {
 	case l.writer.asks <- ask:
-		return min(before, <-oldest)
+		hold(HeldByExecution, <-oldest)
+		return before, why
 	case <-l.stopped:
 	case <-ctx.Done():
 	}
-	return 0
+	return 0, why
 }
 
 // remove records that segments are removed, and removes them. Each step may be the

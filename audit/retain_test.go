@@ -140,16 +140,20 @@ func TestRetentionByAge(t *testing.T) {
 func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	type pin struct {
 		name string
+		hold Hold
 		set  func(cfg *Config)
 		pin  func(t *testing.T, l *Log) (release func())
 	}
-	var acknowledged atomic.Uint64
+	var acknowledged, indexed atomic.Uint64
 	for _, c := range []pin{
-		{"refuse", func(cfg *Config) { cfg.DropExported = false }, func(t *testing.T, l *Log) func() { return nil }},
-		{"a sink", func(cfg *Config) { cfg.Exported = acknowledged.Load }, func(*testing.T, *Log) func() {
+		{"refuse", "", func(cfg *Config) { cfg.DropExported = false }, func(t *testing.T, l *Log) func() { return nil }},
+		{"the index", HeldByIndex, func(cfg *Config) { cfg.Indexed = indexed.Load }, func(*testing.T, *Log) func() {
+			return func() { indexed.Store(math.MaxUint64) }
+		}},
+		{"a sink", HeldByExporters, func(cfg *Config) { cfg.Exported = acknowledged.Load }, func(*testing.T, *Log) func() {
 			return func() { acknowledged.Store(math.MaxUint64) }
 		}},
-		{"an open execution", func(*Config) {}, func(t *testing.T, l *Log) func() {
+		{"an open execution", HeldByExecution, func(*Config) {}, func(t *testing.T, l *Log) func() {
 			seq := mustAppend(t, l, decided(1, execution.EffectAllow))
 			return func() { mustAppend(t, l, ended(1, seq)) }
 		}},
@@ -173,6 +177,10 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 			if held := l.Held(); held.Removed != 0 || held.Bytes != cfg.MaxBytes || held.Oldest != 0 {
 				t.Errorf("held: %+v", held)
 			}
+			eventually(t, "it does not say what waits for what", func() bool {
+				held := l.Held()
+				return held.For == c.hold && (held.Waiting > 0) == (c.hold != "")
+			})
 			mustAppend(t, l, ended(2, under))
 			if release == nil {
 				stop()
@@ -365,4 +373,28 @@ func TestReadersBesideRetention(t *testing.T) {
 	<-verified
 	stop()
 	mustVerify(t, cfg, l.Verifier())
+}
+
+// What waits for a moment is not told, and what waits for longer once.
+func TestWaitingIsToldOnce(t *testing.T) {
+	var w waiting
+	at := time.Unix(0, 0)
+	for i, step := range []struct {
+		after    time.Duration
+		why      Hold
+		segments int
+		tell     bool
+	}{
+		{0, HeldByIndex, 1, false}, {time.Minute - 1, HeldByIndex, 2, false}, {1, HeldByIndex, 2, true}, {time.Hour, HeldByIndex, 9, false},
+		{time.Second, HeldByExporters, 9, false}, {time.Minute, HeldByExporters, 9, true}, {1, HeldByExporters, 0, false},
+		{time.Hour, HeldByExporters, 1, false}, {time.Minute, HeldByExporters, 1, true}, {time.Hour, "", 0, false},
+	} {
+		at = at.Add(step.after)
+		if w.note(step.why, step.segments, at) != step.tell {
+			t.Errorf("step %d: it is told: %v", i, !step.tell)
+		}
+		if n, why := w.now(); n != step.segments || (why == "") != (n == 0) {
+			t.Errorf("step %d: %d wait for %q", i, n, why)
+		}
+	}
 }

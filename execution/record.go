@@ -273,6 +273,7 @@ const (
 	ReadRecords = "records"
 	ReadRecord  = "record"
 	ReadUsage   = "usage"
+	ReadFull    = "full" // what is kept encrypted beside the log, of an execution or a session
 )
 
 // Gap is the body of a RecordGap: it names what a failed write left behind.

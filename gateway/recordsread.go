@@ -207,14 +207,19 @@ func (g *Gateway) recordRead(x *exchange, read execution.AuditRead, follows bool
 	if follows && g.reads.recent(key, time.Now()) {
 		return nil
 	}
-	principal := x.principal
-	if _, err := g.records.append(x.ctx(), execution.Record{
-		Type: execution.RecordAuditRead, Principal: &principal, RequestID: x.requestID, TraceID: x.traceID, AuditRead: &read,
-	}); err != nil {
+	if _, err := g.appendRead(x, read); err != nil {
 		return err
 	}
 	g.reads.note(key, time.Now())
 	return nil
+}
+
+// appendRead makes the record of a read, and returns its number.
+func (g *Gateway) appendRead(x *exchange, read execution.AuditRead) (seq uint64, err error) {
+	principal := x.principal
+	return g.records.append(x.ctx(), execution.Record{
+		Type: execution.RecordAuditRead, Principal: &principal, RequestID: x.requestID, TraceID: x.traceID, AuditRead: &read,
+	})
 }
 
 // readInterval is how long the record of a read stands for the pages that follow.

@@ -46,6 +46,7 @@ func (g *Gateway) routes() []route {
 		{http.MethodPost, "/v1/policy/rollback", false, execution.RolePolicyAuthor, g.rollbackPolicy, nil},
 		{http.MethodGet, "/v1/records", false, execution.RoleAuditor, g.listRecords, nil},
 		{http.MethodGet, "/v1/records/:seq", false, execution.RoleAuditor, g.showRecord, nil},
+		{http.MethodPost, "/v1/records/reads", false, execution.RoleAuditor, g.noteRead, nil},
 		{http.MethodGet, "/v1/usage", false, roleOfUsage, g.showUsage, nil},
 		{http.MethodPost, "/v1/keys", false, execution.RoleAdmin, g.createKey, nil},
 		{http.MethodGet, "/v1/keys", false, execution.RoleAdmin, g.listKeys, nil},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -13,12 +14,12 @@ import (
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/store"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 )
 
 func newAuditErase() *cobra.Command {
 	var which execution.Erasure
-	var state, before string
+	var s settings
+	var before string
 	var output format
 	cmd := &cobra.Command{
 		Use:   "erase --execution ID | --tenant TENANT [--subject NAME] | --before TIME",
@@ -31,7 +32,8 @@ nobody who has no older copy of the files. The log stays as it is, and gets a
 record first.
 
 The gateway at EXECGATE_URL does it, for an admin's key; with --state it is done
-here, and the gateway must be stopped.`,
+here, and the gateway must be stopped. Its witnesses are told of the record, so that
+its configuration is needed where that names any.`,
 		Example: `  execgate audit erase --tenant acme --subject ak_01J8ZQ4YJ5T1V2W3X4Y5Z6A7B8`,
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,10 +51,17 @@ here, and the gateway must be stopped.`,
 			case which.Subject != "" && which.Tenant == "":
 				return usage("--subject needs its --tenant")
 			}
-			if state == "" {
+			if s.state == "" {
+				if s.file != "" {
+					return usage("--config is for --state")
+				}
 				return eraseAtGateway(cmd, which, output)
 			}
-			erased, err := eraseHere(cmd.Context(), state, which)
+			cfg, err := s.config(cmd)
+			if err != nil {
+				return err
+			}
+			erased, err := eraseHere(cmd.Context(), cfg, which, newLogger(cfg.Log, cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -60,7 +69,8 @@ here, and the gateway must be stopped.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&state, "state", "", "state folder of a gateway that is stopped (default: ask the one that runs)")
+	flags.StringVar(&s.state, "state", "", "state folder of a gateway that is stopped (default: ask the one that runs)")
+	flags.StringVar(&s.file, "config", "", "with --state: configuration file of the gateway: it may name witnesses")
 	flags.StringVar(&which.Execution, "execution", "", "id of an execution or a session")
 	flags.StringVar(&which.Tenant, "tenant", "", "name of a tenant")
 	flags.StringVar(&which.Subject, "subject", "", "principal of the tenant, such as the id of a key")
@@ -102,15 +112,15 @@ func showErasure(w io.Writer, e execution.Erasure, output format) error {
 }
 
 // eraseHere erases under the folder's lock, as the operator of this machine.
-func eraseHere(ctx context.Context, dir string, which execution.Erasure) (erased execution.Erasure, err error) {
-	reader, err := openRecordedInputs(ctx, dir) // which makes nothing where there is nothing
+func eraseHere(ctx context.Context, cfg Config, which execution.Erasure, logger *slog.Logger) (erased execution.Erasure, err error) {
+	reader, err := openRecordedInputs(ctx, cfg.State) // which makes nothing where there is nothing
 	if err != nil {
 		return erased, err
 	}
 	if err := reader.Close(); err != nil {
 		return erased, err
 	}
-	held, err := openState(dir)
+	held, err := openState(cfg.State)
 	if err != nil {
 		return erased, err
 	}
@@ -133,25 +143,18 @@ func eraseHere(ctx context.Context, dir string, which execution.Erasure) (erased
 	if err != nil {
 		return erased, err
 	}
-	log, err := audit.New(audit.Config{Dir: held.path("audit"), KeyDir: held.path("keys")})
-	if err != nil {
-		return erased, err
-	}
-	logging, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var parts errgroup.Group
-	parts.Go(func() error { return log.Run(logging) })
-	defer func() { err = errors.Join(err, parts.Wait()) }()
-	defer stop()
 	principal, err := operator{}.Authenticate(ctx, execution.Secret{})
 	if err != nil {
 		return erased, err
 	}
-	err = eraser{inputs: inputs, executions: executions}.Erase(ctx, which, func(e execution.Erasure) error {
-		erased = e
-		_, err := log.Append(ctx, execution.Record{
-			Type: execution.RecordErased, Execution: executionOf(e.Execution), Principal: &principal, Erasure: &e,
+	err = withLogAtRest(ctx, cfg, held, logger, func(log *audit.Log) error {
+		return eraser{inputs: inputs, executions: executions}.Erase(ctx, which, func(e execution.Erasure) error {
+			erased = e
+			_, err := log.Append(ctx, execution.Record{
+				Type: execution.RecordErased, Execution: executionOf(e.Execution), Principal: &principal, Erasure: &e,
+			})
+			return err
 		})
-		return err
 	})
 	return erased, err
 }

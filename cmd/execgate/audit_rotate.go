@@ -36,6 +36,9 @@ STATE/keys/audit.pub, out to whoever checks the log.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, held.close()) }()
+			if err := checkWitnesses(cfg, held); err != nil {
+				return err
+			}
 			config, err := auditConfig(cfg, held, newLogger(cfg.Log, cmd.ErrOrStderr()))
 			if err != nil {
 				return err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 	"unicode/utf8"
 
@@ -15,7 +14,7 @@ import (
 )
 
 func newAuditShowFull() *cobra.Command {
-	var state string
+	var s settings
 	cmd := &cobra.Command{
 		Use:   "show-full EXECUTION",
 		Short: "Print what is kept encrypted of an execution or a session",
@@ -24,24 +23,30 @@ and what it answered; and, where the obligation record_full was made, the
 request, and the output as the caller has it. What stands in the log by its
 digest is held against that: "recorded" says whether it is what was recorded.
 
-It reads the state folder, in which a gateway may be at work, and the keys in
-it: it is for the gateway's operator, on the gateway's machine.`,
+It reads the state folder and the keys in it: it is for the gateway's operator, on
+the gateway's machine. That it was read is recorded first, and nothing is shown where
+that fails: by the gateway at EXECGATE_URL, with the key of an auditor of the tenant
+default, where one is at work in the folder; else here, for which the gateway's
+configuration is needed where that names witnesses.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if state == "" {
-				var err error
-				if state, err = stateFolder(os.LookupEnv); err != nil {
-					return err
-				}
-			}
-			full, err := readFull(cmd.Context(), state, given[0])
+			cfg, err := s.config(cmd)
 			if err != nil {
 				return err
+			}
+			full, err := readFull(cmd.Context(), cfg.State, given[0])
+			if err != nil {
+				return err
+			}
+			if err := recordShown(cmd.Context(), cfg, full, newLogger(cfg.Log, cmd.ErrOrStderr())); err != nil {
+				return fmt.Errorf("nothing is shown that is not recorded first: %w", err)
 			}
 			return printRecords(cmd.OutOrStdout(), full, true)
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "state folder of the gateway; it may be at work")
+	flags := cmd.Flags()
+	flags.StringVar(&s.state, "state", "", "state folder of the gateway; it may be at work")
+	flags.StringVar(&s.file, "config", "", "configuration file of the gateway: it may name witnesses")
 	return cmd
 }
 

@@ -91,7 +91,7 @@ type metrics struct {
 	auditRecords, auditSigned, auditFailed, startsLost family
 	auditWitnessed, witnessFailures                    family
 	auditSegments, auditBytes                          family
-	auditRemoved, auditOldest                          family
+	auditRemoved, auditOldest, auditWaiting            family
 	inputsKept, inputsLost, inputsWaiting              family
 	shadowed, replays                                  family
 	connections, egressBytes, egressActive             family
@@ -140,6 +140,7 @@ func newMetrics(p parts) *metrics {
 	m.auditBytes = m.gauge("audit_bytes", "What the files of the audit log take up.")
 	m.auditRemoved = m.counter("audit_segments_removed_total", "Files of the audit log that retention removed.")
 	m.auditOldest = m.gauge("audit_oldest_record", "Number of the oldest record that is kept.")
+	m.auditWaiting = m.gauge("audit_retention_waiting_segments", "Files of the audit log that are due to be removed, and still needed.", "for")
 	m.startsLost = m.counter("audit_starts_lost_total", "Executions that ran without a record of their beginning, because it could not be written.")
 	m.auditFailed = m.counter("audit_failures_total", "Times that something was refused or withheld because a record could not be written.")
 
@@ -226,6 +227,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	r.value(m.auditBytes, float64(held.Bytes))
 	r.value(m.auditRemoved, float64(held.Removed))
 	r.value(m.auditOldest, float64(held.Oldest))
+	for _, hold := range audit.Holds() {
+		waiting := 0
+		if hold == held.For {
+			waiting = held.Waiting
+		}
+		r.value(m.auditWaiting, float64(waiting), string(hold))
+	}
 	m.ofInputs(r, m.parts.inputs.Figures())
 	m.ofEgress(r, m.parts.egress.Stats())
 	for _, s := range m.parts.exporters.Stats() {

@@ -21,6 +21,9 @@ const stateVersion = "1"
 // gatewayPrefix begins a gateway's id, which is on each of its containers.
 const gatewayPrefix = "gw_"
 
+// errStateInUse is of a folder that another process holds.
+var errStateInUse = errors.New("in use by another execgate")
+
 // state is the folder of everything that lasts, held by this process alone.
 type state struct {
 	dir     string
@@ -60,7 +63,7 @@ func openState(dir string) (*state, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, coded{exitUnavailable, fmt.Errorf("the state folder %s is in use by another execgate: stop it, talk to it by EXECGATE_URL, or name another folder by --state", dir)}
+			return nil, coded{exitUnavailable, fmt.Errorf("the state folder %s is %w: stop it, talk to it by EXECGATE_URL, or name another folder by --state", dir, errStateInUse)}
 		}
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/store"
 )
@@ -16,7 +19,7 @@ import (
 // What is shown is held against the log, says what cannot be shown and why, and holds
 // nothing that a terminal obeys.
 func TestShowFull(t *testing.T) {
-	state, log := newLog(t)
+	state, log, stop := newLog(t)
 	db, err := store.Open(t.Context(), filepath.Join(state, inputsFile))
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +58,11 @@ func TestShowFull(t *testing.T) {
 	if _, err := kept.Erase(t.Context(), store.Selection{Execution: "ex_gone"}, func(store.Erased) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
+	var none bytes.Buffer
+	if code := Main(t.Context(), []string{"audit", "show-full", "ex_good", "--state", state}, nil, &none, io.Discard); code == 0 || none.Len() > 0 {
+		t.Errorf("while the log cannot be written: exit code %d, %s", code, none.String())
+	}
+	stop()
 	for id, want := range map[string][]string{
 		"ex_good": {
 			`"recorded": "matches"`, `"effect": "allow"`, `"subject": "ak_1"`, `"stdout": "a\u001b[2J\u009b2J\u007f\u202e"`, `"result": "\ufffd2J"`, `"stderr_base64": "/w=="`,
@@ -75,6 +83,18 @@ func TestShowFull(t *testing.T) {
 		if !json.Valid(out.Bytes()) || !utf8.Valid(out.Bytes()) || strings.ContainsAny(out.String(), "\x1b\x7f\u009b\u202e") {
 			t.Errorf("%s: %q", id, out.String())
 		}
+	}
+	counts := map[string]int{}
+	for r, err := range audit.Read(filepath.Join(state, "audit")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Type == execution.RecordAuditRead && r.AuditRead.What == execution.ReadFull && r.Principal.Subject == "local" {
+			counts[r.AuditRead.Filter["execution"]] = r.AuditRead.Count
+		}
+	}
+	if want := map[string]int{"ex_good": 2, "ex_other": 1, "ex_old": 1, "ex_gone": 1}; !maps.Equal(counts, want) {
+		t.Errorf("recorded are %v, want %v", counts, want)
 	}
 	for name, args := range map[string][]string{"unknown": {"ex_none", "--state", state}, "no state": {"ex_good", "--state", t.TempDir()}} {
 		var errs bytes.Buffer

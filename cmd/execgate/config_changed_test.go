@@ -13,7 +13,7 @@ import (
 )
 
 func TestConfigChangesAreRecorded(t *testing.T) {
-	dir, log := newLog(t)
+	dir, log, _ := newLog(t)
 	place := &state{dir: dir}
 	const value = "/a/value/that/is/nobody's"
 	cfg := defaultConfig()

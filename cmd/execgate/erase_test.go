@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +42,12 @@ decision := {
 	input.action.kind == "execute"
 	input.principal.tenant == "default"
 	input.action.code.bytes < 300
+} else := {"effect": "allow"} if {
+	input.action.kind == "audit_read"
+	"auditor" in input.principal.roles
+} else := {"effect": "allow"} if {
+	input.action.kind == "audit_read"
+	"admin" in input.principal.roles
 } else := {"effect": "deny", "reasons": [{"code": "too_long"}]}
 `), 0o600); err != nil {
 		t.Fatal(err)
@@ -78,9 +86,13 @@ func (g *gatewayUnderTest) holds(texts ...[]byte) (found []string) {
 // showFull is `execgate audit show-full`.
 func (g *gatewayUnderTest) showFull(id string) (full fullExecution) {
 	g.t.Helper()
-	out, err := exec.Command("execgate", "audit", "show-full", id, "--state", g.state).CombinedOutput()
+	cmd := exec.Command("execgate", "audit", "show-full", id, "--state", g.state)
+	cmd.Env = append(os.Environ(), envURL+"="+g.url, envKey+"="+g.key())
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
 	if err != nil {
-		g.t.Fatalf("%v: %s", err, out)
+		g.t.Fatalf("%v: %s", err, errs.String())
 	}
 	if err := json.Unmarshal(out, &full); err != nil {
 		g.t.Fatalf("%v: %s", err, out)
@@ -153,6 +165,38 @@ func TestRecordFullAndErasure(t *testing.T) {
 	if d := full.Decisions[0]; d.Recorded != "matches" || d.Seq != decided.Seq || len(d.Input) == 0 || len(d.Answer) == 0 ||
 		full.Request.SHA256 != decided.Decided.RequestSHA256 || decided.Decided.InputSHA256 == "" || decided.Decided.AnswerSHA256 == "" {
 		t.Errorf("%+v of the record %+v", full, decided.Decided)
+	}
+
+	// Nothing is shown without a record in this very log.
+	showing := func() (found []execution.Record) {
+		for _, r := range g.recordsOf(execution.RecordAuditRead) {
+			if r.AuditRead.What == execution.ReadFull {
+				found = append(found, r)
+			}
+		}
+		return found
+	}
+	if found := showing(); len(found) != 1 || found[0].AuditRead.Filter["execution"] != answer.ID || found[0].AuditRead.Count != 3 || found[0].Principal.Tenant != "default" {
+		t.Errorf("recorded is %+v", found)
+	}
+	outsider := keyOf(t, g.request(http.MethodPost, "/v1/keys", `{"tenant":"other","roles":["auditor"]}`))
+	running := keyOf(t, g.request(http.MethodPost, "/v1/keys", `{"tenant":"default","roles":["caller"]}`))
+	lying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"record":%d,"request_id":"rq_1"}`, showing()[0].Seq)
+	}))
+	defer lying.Close()
+	for name, env := range map[string][2]string{
+		"another tenant's auditor": {g.url, outsider}, "no auditor": {g.url, running}, "no key": {g.url, ""}, "another gateway": {lying.URL, g.key()},
+	} {
+		cmd := exec.Command("execgate", "audit", "show-full", answer.ID, "--state", g.state)
+		cmd.Env = append(os.Environ(), envURL+"="+env[0], envKey+"="+env[1])
+		if out, err := cmd.Output(); err == nil || len(out) > 0 {
+			t.Errorf("%s: %v, %s", name, err, out)
+		}
+	}
+	if found := showing(); len(found) != 1 {
+		t.Errorf("recorded is %+v", found)
 	}
 
 	// One that is remembered with its result, which is kept in plain for a day.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // What is kept is held against the log: whoever has the keys of the inputs can write
 // others, and it shows.
 func TestInputsAreHeldAgainstTheLog(t *testing.T) {
-	state, log := newLog(t)
+	state, log, _ := newLog(t)
 	ask, answer := `{"v":1}`, `{"effect":"allow"}`
 	begin := time.Now().Add(-time.Minute)
 	add := func(input, answer string) uint64 {
@@ -63,22 +64,23 @@ func TestInputsAreHeldAgainstTheLog(t *testing.T) {
 	}
 }
 
-// newLog is a log that runs, in a state folder of its own.
-func newLog(t *testing.T) (state string, log *audit.Log) {
+// newLog is a log that runs, in a state folder of its own, until it is stopped.
+func newLog(t *testing.T) (state string, log *audit.Log, stop func()) {
 	t.Helper()
 	state = t.TempDir()
 	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 8 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() { stopped <- log.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		end()
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
 	})
-	return state, log
+	t.Cleanup(stop)
+	return state, log, stop
 }

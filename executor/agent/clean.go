@@ -25,7 +25,7 @@ type leftover struct {
 }
 
 // reapTimeout bounds the wait for what is dead to be gone.
-const reapTimeout = time.Second
+const reapTimeout = 3 * time.Second
 
 // unseen stands for what could not be looked at. It is like nothing before.
 func unseen(err error) string { return fmt.Sprintf("unknown at %d: %v", time.Now().UnixNano(), err) }

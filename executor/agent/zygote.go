@@ -24,7 +24,7 @@ const (
 	// a bound of its own.
 	importTimeout = 30 * time.Second
 	// zygoteTimeout bounds how long the next process may take to come forward.
-	zygoteTimeout = 2 * time.Second
+	zygoteTimeout = 3 * time.Second
 )
 
 // zygote is a driver that has imported what programs need, and becomes the next

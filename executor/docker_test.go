@@ -39,15 +39,16 @@ func tasks(t testing.TB, filter string) int {
 	return strings.Count(strings.TrimSpace(string(out)), "\n")
 }
 
-// programRuns reports whether a container has more than its agent.
-func programRuns(t testing.TB, filter string) bool {
+// programEnded reports whether a container has no process any more but its agent, or
+// is gone.
+func programEnded(t testing.TB, filter string) bool {
 	t.Helper()
 	ids := containers(t, filter)
-	if len(ids) != 1 {
-		return false
+	if len(ids) == 0 {
+		return true
 	}
 	out, err := exec.Command("docker", "top", ids[0]).Output()
-	return err == nil && strings.Count(strings.TrimSpace(string(out)), "\n") > 1
+	return err == nil && strings.Count(strings.TrimSpace(string(out)), "\n") == 1
 }
 
 // anonymousVolumes lists the volumes that the engine made of itself and nobody

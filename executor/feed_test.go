@@ -54,7 +54,7 @@ func TestListenerThatDoesNotReturnStallsTheProgram(t *testing.T) {
 		done <- run(t, e, job, func(l *execution.Limits) { l.TimeoutMS, l.OutputKiB = 1500, 8192 })
 	}()
 	<-told
-	until(t, "the program has ended all the same", func() bool { return !programRuns(t, "label=execgate.execution=ex_test_"+t.Name()) })
+	until(t, "the program has ended all the same", func() bool { return programEnded(t, "label=execgate.execution=ex_test_"+t.Name()) })
 	close(release)
 	r := <-done
 	if r.Outcome != execution.OutcomeTimedOut {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,23 +103,31 @@ func TestRunReapsAtStart(t *testing.T) {
 	until(t, "the abandoned sandbox is gone", func() bool { return len(containers(t, "id="+id)) == 0 })
 }
 
-// A caller that hangs up ends the sandbox within a second, whatever it does.
+// A caller that hangs up ends the sandbox within a second, whatever it does. Each
+// program says when it does it.
 func TestCancel(t *testing.T) {
 	e := newExecutor(t)
 	for name, job := range map[string]execution.Job{
-		"sleeping":        shell("sleep 600"),
-		"ignoring":        shell("trap '' TERM INT; while :; do :; done"),
-		"a fork bomb":     python("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"),
-		"flooding":        shell("exec yes >/dev/null"),
-		"stopped":         shell("kill -STOP $$"),
-		"reading nothing": func() execution.Job { j := shell("sleep 600"); j.Stdin = strings.Repeat("x", 4<<20); return j }(),
+		"sleeping":        shell("echo on; sleep 600"),
+		"ignoring":        shell("trap '' TERM INT; echo on; while :; do :; done"),
+		"a fork bomb":     python("import os\nsaid = False\nwhile True:\n    try: os.fork()\n    except OSError:\n        if not said: said = not print('on', flush=True)\n"),
+		"flooding":        shell("echo on; exec yes >/dev/null"),
+		"stopped":         shell("echo on; kill -STOP $$"),
+		"reading nothing": func() execution.Job { j := shell("echo on; sleep 600"); j.Stdin = strings.Repeat("x", 4<<20); return j }(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			promptly(t, "to be gone once it is cancelled", time.Second, func() time.Duration {
 				id := "ex_test_cancel_" + strings.ReplaceAll(name, " ", "_")
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				done := make(chan execution.Result, 1)
+				on, done := make(chan struct{}), make(chan execution.Result, 1)
+				said := sync.OnceFunc(func() { close(on) })
+				job.Events = func(event execution.Event) error {
+					if event.Type == execution.EventStdout {
+						said()
+					}
+					return nil
+				}
 				go func() {
 					r, err := execute(ctx, e, id, job)
 					if err != nil {
@@ -126,7 +135,11 @@ func TestCancel(t *testing.T) {
 					}
 					done <- r
 				}()
-				until(t, "the program runs", func() bool { return programRuns(t, "label=execgate.execution="+id) })
+				select {
+				case <-on:
+				case r := <-done:
+					t.Fatal(describe(r))
+				}
 				cancel()
 				cancelled := time.Now()
 				until(t, "the container is gone", func() bool { return len(containers(t, "label=execgate.execution="+id)) == 0 })

@@ -47,10 +47,7 @@ func TestHowProgramsBeginIsTold(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	job := telling(command("/bin/true"))
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	job.ID, job.Grant = "ex_test_gone", execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}
 	if r, err := e.Execute(gone, job); err != nil || r.Outcome != execution.OutcomeCancelled {
 		t.Fatalf("outcome %s, %v", r.Outcome, err)

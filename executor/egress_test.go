@@ -186,10 +186,7 @@ print(failure(talk, 'db.example', 443), failure(talk, '127.0.0.1', 53), failure(
 		t.Errorf("carried: %v", seen)
 	}
 	none := newExecutor(t)
-	image, err := none.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, none, "python")
 	grant := execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted(), Network: reaching(443)}
 	if _, err := none.Execute(t.Context(), execution.Job{ID: "ex_1", Language: "python", Grant: grant}); err == nil {
 		t.Error("a gateway that carries nothing runs it")
@@ -381,10 +378,7 @@ func TestReuseWithANetwork(t *testing.T) {
 	t.Parallel()
 	egress := &echo{}
 	e := newExecutor(t, carriedBy(egress))
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	n := 0
 	execute := func(code string, network execution.Network) execution.Result {
 		t.Helper()

@@ -75,10 +75,30 @@ func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Execu
 // needEngine skips loudly where there is no engine, and fails under CI.
 func needEngine(t testing.TB, e *executor.Executor) {
 	t.Helper()
-	if err := e.Ready(context.Background()); err != nil {
+	err := e.Ready(t.Context())
+	for tries := 0; tries < 10 && execution.KindOf(err) == execution.KindUnavailable; tries++ {
+		err = e.Ready(t.Context()) // one that has much to do may not answer in time
+	}
+	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("no Docker engine with the sandbox image, and this is CI: %v", err)
 		}
 		t.Skipf("NOT TESTED: no Docker engine with the sandbox image (run `make setup`): %v", err)
 	}
+}
+
+// resolve is the image of that name, once the engine says it: one that has much to do
+// may not answer at first.
+func resolve(t testing.TB, e *executor.Executor, name string) execution.Image {
+	t.Helper()
+	var found execution.Image
+	var err error
+	until(t, "the engine answers", func() bool {
+		found, err = e.Resolve(t.Context(), "", name)
+		return execution.KindOf(err) != execution.KindUnavailable
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

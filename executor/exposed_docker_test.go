@@ -199,10 +199,7 @@ print('done')`)
 func TestCredentialsThatCannotBeGiven(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t)
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	for name, change := range map[string]func(file, env *execution.Exposed){
 		"a path outside":           func(f, _ *execution.Exposed) { f.Credential.FilePath = "/etc/db.json" },
 		"a path that climbs":       func(f, _ *execution.Exposed) { f.Credential.FilePath = "/tmp/../workspace/x" },

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -109,10 +110,14 @@ func TestUsageWithoutTheAgentsWord(t *testing.T) {
 	seen := make(chan int64, 1)
 	job.Started = func(execution.Start) {
 		id := containers(t, "label=execgate.execution=ex_test_"+t.Name())[0]
-		first, _ := executor.ProcessorOf(id)
+		first, there := executor.ProcessorOf(id)
+		if !there { // the engine is elsewhere
+			seen <- math.MaxInt64
+			return
+		}
 		go func() {
 			last := first
-			for now, there := first, true; there; now, there = executor.ProcessorOf(id) {
+			for now := first; there; now, there = executor.ProcessorOf(id) {
 				last = now
 				time.Sleep(5 * time.Millisecond)
 			}
@@ -122,7 +127,7 @@ func TestUsageWithoutTheAgentsWord(t *testing.T) {
 	r := run(t, e, job, func(l *execution.Limits) { l.CPUMillis, l.TimeoutMS = 250, 3000 })
 	most, host := r.Usage.WallMS/4, <-seen
 	t.Logf("%+v, by the host %d ms", r.Usage, host)
-	if host == 0 || r.Outcome != execution.OutcomeTimedOut || r.Usage.CPUMS < min(most, host)*9/10-15 || r.Usage.CPUMS > most*11/10+100 || r.Usage.PeakMemoryMiB == 0 {
+	if r.Outcome != execution.OutcomeTimedOut || r.Usage.CPUMS < min(most, host)*9/10-15 || r.Usage.CPUMS > most*11/10+100 || r.Usage.PeakMemoryMiB == 0 {
 		t.Errorf("%s", describe(r))
 	}
 }

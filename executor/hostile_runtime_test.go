@@ -82,10 +82,7 @@ func TestEachRuntimeParks(t *testing.T) {
 func TestNothingOfIPCIsReusedUnderGVisor(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t)
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	next := func(code string) execution.Result {
 		job := python("import ctypes\nl = ctypes.CDLL(None)\n" + code)
 		job.ID, job.Owner = execution.NewID("ex_", time.Now()), execution.Owner{Tenant: "a", Subject: "ak_1"}

@@ -104,11 +104,8 @@ func TestImageWithVolumeThatCannotBeMasked(t *testing.T) {
 	newExecutor(t)
 	buildImage(t, name, "VOLUME /execgate/x\n")
 	e := newExecutor(t, withImage(name))
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = e.Execute(t.Context(), execution.Job{ID: "ex_test_volume", Command: []string{"true"}, Grant: execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}})
+	image := resolve(t, e, "python")
+	_, err := e.Execute(t.Context(), execution.Job{ID: "ex_test_volume", Command: []string{"true"}, Grant: execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}})
 	if err == nil || !strings.Contains(err.Error(), "cannot be masked") {
 		t.Errorf("error %v", err)
 	}

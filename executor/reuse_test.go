@@ -14,10 +14,7 @@ import (
 // sandbox.
 func reusing(t testing.TB, e *executor.Executor, owner execution.Owner) func(execution.Job, ...func(*execution.Limits)) execution.Result {
 	t.Helper()
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	var n int
 	return func(job execution.Job, change ...func(*execution.Limits)) execution.Result {
 		t.Helper()

@@ -21,10 +21,7 @@ func granted() execution.Limits {
 // run executes one job with the limits changed as asked.
 func run(t testing.TB, e *executor.Executor, job execution.Job, change ...func(*execution.Limits)) execution.Result {
 	t.Helper()
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	job.ID = "ex_test_" + t.Name()
 	job.Grant.Image, job.Grant.Runtime = image.Digest, cmp.Or(job.Grant.Runtime, "runc")
 	job.Grant.Limits = granted()

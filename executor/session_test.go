@@ -17,13 +17,10 @@ var somebody = execution.Owner{Tenant: "default", Subject: "ak_1"}
 func inSession(t testing.TB, e *executor.Executor, language string) (s execution.Session, execute func(execution.Job, ...func(*execution.Limits)) execution.Result) {
 	t.Helper()
 	s = execution.Session{ID: execution.NewID(execution.PrefixSession, time.Now()), Owner: somebody, Language: language}
-	image, err := e.Resolve(t.Context(), "", "python")
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := resolve(t, e, "python")
 	s.Grant = execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}
 	s.Grant.Session = execution.SessionGrant{IdleS: 60, AbsoluteS: 600, Max: 4}
-	if err = e.OpenSession(t.Context(), s); err != nil {
+	if err := e.OpenSession(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.CloseSession(context.Background(), s.ID) })

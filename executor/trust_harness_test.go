@@ -122,10 +122,7 @@ func withNode(c *executor.Config) {
 // runOn runs a job on an image with a network, as somebody.
 func runOn(t testing.TB, e *executor.Executor, image string, job execution.Job, change ...func(*execution.Grant)) execution.Result {
 	t.Helper()
-	found, err := e.Resolve(t.Context(), "", image)
-	if err != nil {
-		t.Fatal(err)
-	}
+	found := resolve(t, e, image)
 	job.ID, job.Owner = cmp.Or(job.ID, execution.NewID("ex_", time.Now())), somebody
 	job.Grant.Image, job.Grant.Runtime = found.Digest, cmp.Or(job.Grant.Runtime, "runc")
 	job.Grant.Limits, job.Grant.Network = granted(), granting

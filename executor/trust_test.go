@@ -257,10 +257,7 @@ func TestNoAuthority(t *testing.T) {
 			t.Parallel()
 			egress := &intercepting{fail: fail}
 			e := newExecutor(t, carriedBy(egress))
-			image, err := e.Resolve(t.Context(), "", "python")
-			if err != nil {
-				t.Fatal(err)
-			}
+			image := resolve(t, e, "python")
 			for _, reuse := range []execution.Reuse{"", execution.ReusePrincipal} {
 				job := python("open('/tmp/ran', 'w')")
 				job.ID, job.Owner = execution.NewID("ex_", time.Now()), somebody

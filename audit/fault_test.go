@@ -118,11 +118,11 @@ func (c *checker) recovered(t *testing.T, cfg Config) {
 	mustVerify(t, cfg, l.Verifier())
 }
 
-// work does the workload on a log that may fail at any call, and returns how many
-// segments retention removed.
-func (c *checker) work(t *testing.T, cfg Config, n int) uint64 {
+// work does the workload on a log that may fail at any call, waiting for retention no
+// longer than patience, and returns how many segments that removed.
+func (c *checker) work(t *testing.T, cfg Config, n int, patience time.Duration) uint64 {
 	t.Helper()
-	removed, _ := workload(cfg, n, 20*time.Millisecond, func(rec execution.Record, seq uint64, err error) bool {
+	removed, _ := workload(cfg, n, patience, func(rec execution.Record, seq uint64, err error) bool {
 		t.Helper()
 		return c.note(t, rec, seq, err)
 	})
@@ -194,7 +194,7 @@ func TestEveryCallMayFail(t *testing.T) {
 				if testing.Short() {
 					step = 7
 				}
-				if removed := newChecker().work(t, small(t), 14); removed == 0 {
+				if removed := newChecker().work(t, small(t), 14, patience); removed == 0 {
 					t.Fatal("nothing was removed: retention is not tried")
 				}
 				for at := 1; ; at += step {
@@ -207,7 +207,7 @@ func TestEveryCallMayFail(t *testing.T) {
 					cfg := small(t)
 					cfg.FileSystem = disk
 					c := newChecker()
-					c.work(t, cfg, 14)
+					c.work(t, cfg, 14, 20*time.Millisecond)
 					if disk.set(nil) == 0 {
 						break // past the last call
 					}
@@ -264,7 +264,7 @@ func TestAFailedWriteLeavesAGap(t *testing.T) {
 	}
 }
 
-// failOnce lets the next call of op by the writer fail.
+// failOnce lets the next call of op on a segment fail.
 func failOnce(disk *faulty, op string) {
 	failed := false
 	disk.set(func(o string, _ int) fault1 {
@@ -297,7 +297,7 @@ func TestADeadDiskIsToldAndHeals(t *testing.T) {
 		t.Errorf("ready on a dead disk: %v", err)
 	}
 	disk.set(nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for l.Ready(ctx) != nil {
 		if ctx.Err() != nil {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"io/fs"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -11,7 +12,9 @@ import (
 type faulty struct {
 	osFileSystem
 	mu sync.Mutex
-	// plan is asked before each call that changes the disk, or opens a file.
+	// plan is asked before each call that changes the disk, or opens a file. What is done
+	// to a file that is no segment is called "other write" and so on: a checkpoint may be
+	// written at any time.
 	plan  func(op string, n int) fault1
 	calls int
 	hits  int
@@ -60,7 +63,11 @@ func (f *faulty) OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	if err != nil {
 		return nil, err
 	}
-	return &faultyFile{File: file, fs: f}, nil
+	kind := ""
+	if strings.HasSuffix(name, ".tmp") { // of replaceFile
+		kind = "other "
+	}
+	return &faultyFile{File: file, fs: f, kind: kind}, nil
 }
 
 func (f *faulty) MkdirAll(dir string, perm fs.FileMode) error {
@@ -105,6 +112,7 @@ type written struct{ off, n int64 }
 type faultyFile struct {
 	File
 	fs       *faulty
+	kind     string    // before the name of a call
 	unsynced []written // one goroutine writes a file
 	failed   bool
 }
@@ -115,7 +123,7 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 		// success on such a file means anything.
 		panic("a file is written again whose write or fdatasync failed")
 	}
-	hit := f.fs.next("write")
+	hit := f.fs.next(f.kind + "write")
 	f.failed = hit.err != nil
 	n := len(p)
 	if hit.err != nil {
@@ -132,7 +140,7 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *faultyFile) Datasync() error {
-	hit := f.fs.next("datasync")
+	hit := f.fs.next(f.kind + "datasync")
 	f.failed = f.failed || hit.err != nil
 	if hit.err == nil {
 		f.unsynced = nil
@@ -149,7 +157,7 @@ func (f *faultyFile) Datasync() error {
 }
 
 func (f *faultyFile) Allocate(size int64) error {
-	if hit := f.fs.next("allocate"); hit.err != nil {
+	if hit := f.fs.next(f.kind + "allocate"); hit.err != nil {
 		return hit.err
 	}
 	return f.File.Allocate(size)

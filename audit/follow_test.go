@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -17,7 +16,7 @@ import (
 // followed collects what a follower of l sees until it has the record last.
 func followed(t testing.TB, l *Log, from, last uint64) (got []execution.Record) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for batch, err := range l.Follow(ctx, from) {
 		if err != nil {

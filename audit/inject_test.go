@@ -17,14 +17,17 @@ import (
 )
 
 // injectState names the variable by which the test binary, run as a child, knows the
-// folder in which it is to do the workload.
-const injectState = "EXECGATE_AUDIT_INJECT_STATE"
+// folder in which it is to do the workload, and injectPatience the one that says how long
+// it waits for retention, which is beside it and which a fault may have ended.
+const (
+	injectState    = "EXECGATE_AUDIT_INJECT_STATE"
+	injectPatience = "EXECGATE_AUDIT_INJECT_PATIENCE"
+)
 
 // injected is the configuration of the log in state that is worked on.
 func injected(state string) Config {
 	cfg := inState(state)
 	cfg.MaxBytes, cfg.DropExported = 4*minSegmentBytes, true
-	cfg.Budget = time.Minute // it is about calls that fail, and not about a disk that is slow
 	return cfg
 }
 
@@ -66,7 +69,11 @@ func (c *checker) told(t *testing.T, line string) (kind string, seq uint64) {
 // workInjected does the workload and writes a line for each record that was
 // acknowledged.
 func workInjected(state string) {
-	removed, err := workload(injected(state), 14, time.Second, func(rec execution.Record, seq uint64, err error) bool {
+	wait, err := time.ParseDuration(os.Getenv(injectPatience))
+	if err != nil {
+		panic(err)
+	}
+	removed, err := workload(injected(state), 14, wait, func(rec execution.Record, seq uint64, err error) bool {
 		if err == nil {
 			tell(rec, seq)
 		}
@@ -80,13 +87,13 @@ func workInjected(state string) {
 // strace runs the workload in state under strace (not with --seccomp-bpf, by which 6.1
 // passes over a first call) with further flags and notes what was
 // acknowledged. It returns how many segments were removed, and what strace saw.
-func (c *checker) strace(t *testing.T, state string, flags ...string) (removed uint64, seen string) {
+func (c *checker) strace(t *testing.T, state string, wait time.Duration, flags ...string) (removed uint64, seen string) {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), "trace")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "strace", slices.Concat([]string{"-f", "-y", "-o", trace}, flags, []string{os.Args[0]})...)
-	cmd.Env = append(os.Environ(), injectState+"="+state)
+	cmd.Env = append(os.Environ(), injectState+"="+state, injectPatience+"="+wait.String())
 	out, err := cmd.Output() // it may have been killed
 	if ctx.Err() != nil {
 		t.Fatalf("strace %q did not end: %v", flags, err)
@@ -111,7 +118,7 @@ var diskCalls = []string{"openat", "mkdirat", "fallocate", "pwrite64", "fdatasyn
 func callsOf(t *testing.T) map[string][]int {
 	t.Helper()
 	state, c := t.TempDir(), newChecker()
-	removed, seen := c.strace(t, state, "-e", "trace="+strings.Join(diskCalls, ","))
+	removed, seen := c.strace(t, state, patience, "-e", "trace="+strings.Join(diskCalls, ","))
 	if removed == 0 || len(c.acked) != 28 {
 		t.Fatalf("%d segments were removed, %d records acknowledged", removed, len(c.acked))
 	}
@@ -166,7 +173,7 @@ func TestSystemCallsFail(t *testing.T) {
 					}
 					state := t.TempDir()
 					c := newChecker()
-					_, seen := c.strace(t, state, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:%s:when=%d", call, fault, n))
+					_, seen := c.strace(t, state, time.Second, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:%s:when=%d", call, fault, n))
 					if strings.Contains(seen, "(INJECTED)") || strings.Contains(seen, "killed by SIGKILL") {
 						hits++
 					}

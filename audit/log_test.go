@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/execgate/execgate/execution"
 	"golang.org/x/sys/unix"
@@ -50,9 +51,13 @@ func folders(t testing.TB) Config {
 	return inState(t.TempDir())
 }
 
-// inState returns a configuration in the folder state.
+// patience is how long anything may take on a busy machine.
+const patience = 3 * time.Minute
+
+// inState returns a configuration in the folder state. Few tests are about a disk that is
+// slow.
 func inState(state string) Config {
-	return Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes}
+	return Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: minSegmentBytes, Budget: patience}
 }
 
 // decided returns a decision with effect, of an execution named by n.

@@ -24,9 +24,13 @@ func large(n int) execution.Record {
 // eventually waits for what goes on beside.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after a minute: %s", what)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		late := time.Now().After(end)
+		if is() {
+			return
+		}
+		if late {
+			t.Fatalf("after %v: %s", patience, what)
 		}
 	}
 }

@@ -72,9 +72,8 @@ func TestFullDiskStillTakesTheEnds(t *testing.T) {
 			mustAppend(t, l, rec)
 		}
 		disk.set(nil)
-		for l.Ready(t.Context()) != nil {
-			// The spare is tried again once a second.
-		}
+		// The spare is tried again once a second.
+		eventually(t, "the log is full still", func() bool { return l.Ready(t.Context()) == nil })
 		fill(t, l, 50)
 		stop()
 		mustVerify(t, cfg, l.Verifier())

@@ -85,7 +85,10 @@ func TestFileIsRemovedWhileItIsWritten(t *testing.T) {
 			t.Error(err)
 		}
 		for line := range bytes.Lines(text) {
-			a.add(t, bytes.TrimSuffix(line, []byte("\n")))
+			// A line that was being written is no record, and comes again.
+			if line, whole := bytes.CutSuffix(line, []byte("\n")); whole {
+				a.add(t, line)
+			}
 		}
 	}
 	stop := make(chan struct{})

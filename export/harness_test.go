@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,12 +19,13 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"golang.org/x/sys/unix"
 )
 
 const logID = "execgate/audit/0123456789abcdef"
 
 // patience is how long anything may take on a busy machine.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // memoryLog is a Log whose records are made when they are read.
 type memoryLog struct {
@@ -97,7 +100,7 @@ func decidedRecord(seq uint64) execution.Record {
 
 // quick is a pace for tests.
 var quick = pace{
-	first: 2 * time.Millisecond, most: 20 * time.Millisecond, slow: 30 * time.Millisecond, attempt: 5 * time.Second,
+	first: 2 * time.Millisecond, most: 20 * time.Millisecond, slow: 30 * time.Millisecond, attempt: patience,
 	save: 5 * time.Millisecond, drain: 100 * time.Millisecond, settle: 50 * time.Millisecond,
 }
 
@@ -152,8 +155,12 @@ func (r *running) waitAcknowledged(seq uint64) {
 
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		late := time.Now().After(deadline)
+		if condition() {
+			return
+		}
+		if late {
 			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
@@ -282,4 +289,41 @@ func mustRead(t testing.TB, path string) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// reserved is an address of this machine that nobody else is given, also while nobody
+// listens at it.
+type reserved struct {
+	t       testing.TB
+	address *net.TCPAddr
+}
+
+// reserve binds a socket that never listens, until the test ends. With SO_REUSEADDR,
+// which net sets, a listener may have the port all the same: socket(7).
+func reserve(t testing.TB) *reserved {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &reserved{t, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*unix.SockaddrInet4).Port}}
+}
+
+func (r *reserved) Addr() *net.TCPAddr { return r.address }
+
+// open listens at the address.
+func (r *reserved) open() net.Listener {
+	listener, err := net.Listen("tcp", r.address.String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return listener
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,12 +19,8 @@ import (
 )
 
 func TestReceiverIsAwayForAWhile(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := reserve(t)
 	address := listener.Addr().String()
-	listener.Close()
 	log := newLog(500)
 	r := start(t, log, t.TempDir(), []Sink{{Name: "siem", Type: TypeHTTP, URL: "http://" + address + "/?token=sesame"}})
 	eventually(t, "attempts fail", func() bool { return r.Stats()[0].Failures >= 3 })
@@ -33,11 +28,8 @@ func TestReceiverIsAwayForAWhile(t *testing.T) {
 		t.Errorf("figures while it is away: %+v", s)
 	}
 	c := &collector{t: t}
-	if listener, err = net.Listen("tcp", address); err != nil {
-		t.Fatal(err)
-	}
 	server := &http.Server{Handler: http.HandlerFunc(c.receive)}
-	go server.Serve(listener)
+	go server.Serve(listener.open())
 	t.Cleanup(func() { server.Close() })
 	r.waitAcknowledged(500)
 	c.check(t, 0, 500)

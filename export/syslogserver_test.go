@@ -68,6 +68,8 @@ type syslogServer struct {
 	mortal   atomic.Int64 // messages that a connection reads before it is cut; 0: all
 	accepted atomic.Int64
 
+	reserved *reserved
+
 	mu       sync.Mutex
 	listener net.Listener
 	conns    []net.Conn
@@ -76,7 +78,8 @@ type syslogServer struct {
 
 func newSyslogServer(t testing.TB, clients bool) *syslogServer {
 	ca, key, pair := authority(t)
-	s := &syslogServer{t: t, address: "127.0.0.1:0", caFile: ca, keyFile: key, tls: &tls.Config{Certificates: []tls.Certificate{pair}}}
+	r := reserve(t)
+	s := &syslogServer{t: t, reserved: r, address: r.Addr().String(), caFile: ca, keyFile: key, tls: &tls.Config{Certificates: []tls.Certificate{pair}}}
 	if clients {
 		s.tls.ClientAuth, s.tls.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		s.tls.ClientCAs.AppendCertsFromPEM(mustRead(t, ca))
@@ -88,11 +91,7 @@ func newSyslogServer(t testing.TB, clients bool) *syslogServer {
 
 // listen comes up, at the address it had before.
 func (s *syslogServer) listen() {
-	listener, err := net.Listen("tcp", s.address)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.address = listener.Addr().String()
+	listener := s.reserved.open()
 	s.mu.Lock()
 	s.listener = listener
 	s.mu.Unlock()

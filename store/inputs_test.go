@@ -281,7 +281,7 @@ func TestInputsThatFindNoRoomAreCounted(t *testing.T) {
 	for n := range waiting + 5 {
 		u.Keep(sampleInput(n, "acme"))
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 2*time.Minute { // who waited for room would do so for ever
 		t.Errorf("keeping took %v", took)
 	}
 	if c := u.Counts(); c.Lost[store.LostOverflow] != 5 || c.Waiting != waiting {

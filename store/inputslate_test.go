@@ -13,8 +13,12 @@ import (
 // until waits for a condition.
 func (u *inputsUnderTest) until(what string, holds func() bool) {
 	u.t.Helper()
-	for began := time.Now(); !holds(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > time.Minute {
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		late := time.Since(began) > 3*time.Minute
+		if holds() {
+			return
+		}
+		if late {
 			u.t.Fatalf("waited in vain: %s", what)
 		}
 	}

@@ -200,6 +200,43 @@ func TestAFileThatIsGone(t *testing.T) {
 	}
 }
 
+// A file that goes while the disk hangs is noticed too: what was written to it is
+// not acknowledged.
+func TestAFileThatGoesWhileTheDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &hanging{entered: make(chan struct{}), release: make(chan struct{})}
+		cfg := folders(t)
+		cfg.FileSystem = disk
+		l, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		fill(t, l, 1)
+		disk.hang()
+		answer := make(chan error, 1)
+		go func() {
+			_, err := l.Append(ctx, decided(1, execution.EffectAllow))
+			answer <- err
+		}()
+		<-disk.entered
+		if err := os.Remove(filepath.Join(cfg.Dir, segmentName(1))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * lookAgain) // of the bubble's clock
+		disk.release <- struct{}{}
+		if err := <-answer; !errors.Is(err, errFileGone) {
+			t.Errorf("append: %v", err)
+		}
+		cancel()
+		if err := <-done; err == nil {
+			t.Error("run ended without an error")
+		}
+	})
+}
+
 // goneFiles are the ways in which a file of the log goes.
 var goneFiles = map[string]func(dir, path string) error{
 	"removed": func(_, path string) error { return os.Remove(path) },

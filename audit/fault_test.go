@@ -225,7 +225,7 @@ func TestEveryCallMayFail(t *testing.T) {
 // A failed write voids its numbers; the log goes on in a new segment, whose
 // first record is the gap.
 func TestAFailedWriteLeavesAGap(t *testing.T) {
-	for _, op := range []string{"write", "datasync"} {
+	for _, op := range []string{"write", "writeback", "datasync"} {
 		t.Run(op, func(t *testing.T) {
 			disk := &faulty{}
 			cfg := folders(t)

@@ -139,6 +139,14 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, hit.err
 }
 
+func (f *faultyFile) Writeback(off, n int64) error {
+	if hit := f.fs.next("writeback"); hit.err != nil {
+		f.failed = true
+		return hit.err
+	}
+	return f.File.Writeback(off, n)
+}
+
 func (f *faultyFile) Datasync() error {
 	hit := f.fs.next(f.kind + "datasync")
 	f.failed = f.failed || hit.err != nil

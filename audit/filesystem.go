@@ -39,6 +39,9 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// Writeback has the n bytes from off on begin their way to the disk, and does not
+	// wait for them (sync_file_range(2)): that they are durable says only Datasync.
+	Writeback(off, n int64) error
 	// Datasync returns when what was written can be read again after a power
 	// loss (fdatasync(2)).
 	Datasync() error
@@ -116,6 +119,14 @@ func (osFileSystem) Lock(dir string) (io.Closer, error) {
 type osFile struct {
 	*os.File
 	fd int
+}
+
+func (f *osFile) Writeback(off, n int64) error {
+	err := ignoreEINTR(func() error { return unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	if err != nil {
+		return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 func (f *osFile) Datasync() error {

@@ -111,7 +111,7 @@ func (c *checker) strace(t *testing.T, state string, wait time.Duration, flags .
 }
 
 // diskCalls are the system calls by which a log reaches the disk.
-var diskCalls = []string{"openat", "mkdirat", "fallocate", "pwrite64", "fdatasync", "renameat", "fsync", "unlinkat", "statx"}
+var diskCalls = []string{"openat", "mkdirat", "fallocate", "pwrite64", "sync_file_range", "fdatasync", "renameat", "fsync", "unlinkat", "statx"}
 
 // callsOf counts the disk's calls of a workload without a fault: of each the numbers,
 // within their thread as strace counts, of those that are about the log.

@@ -146,9 +146,7 @@ func (w *writer) install(spare File, buf []byte, at *string, path string) (Ident
 	if w.file != nil {
 		// The name about to be given cuts the current segment off. Until it is
 		// there for certain, nothing more may be written to either.
-		err := w.log.watch.named(w.name, w.identity)
-		if err != nil {
-			w.log.noteGone(err)
+		if err := w.look(); err != nil {
 			return Identity{}, err
 		}
 	}
@@ -176,6 +174,7 @@ func (w *writer) mustMove(err error) {
 func (w *writer) use(f File, id Identity, h segmentHeader, off int64) {
 	w.file, w.identity, w.header, w.off = f, id, h, off
 	w.name = segmentName(h.index)
+	w.path = filepath.Join(w.log.cfg.Dir, w.name)
 	w.log.watch.use(h.index, id)
 }
 

@@ -34,11 +34,10 @@ type sealedSegment struct {
 	sealed      time.Time // not before its last record was made
 }
 
-// named compares what a name leads to with the file that is open, or was
+// named compares what a path leads to with the file that is open, or was
 // closed, under it. An open file's inode is not given to another file, so that
 // one look at the name also tells that the file was removed.
-func (w *watch) named(name string, want Identity) error {
-	path := filepath.Join(w.dir, name)
+func (w *watch) named(path string, want Identity) error {
 	found, err := w.fsys.Identify(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s was moved or removed while in use", errFileGone, path)
@@ -134,5 +133,5 @@ func (w *watch) look(i int) (more bool, err error) {
 	if s.index == 0 {
 		return true, nil
 	}
-	return true, w.named(segmentName(s.index), s.identity)
+	return true, w.named(filepath.Join(w.dir, segmentName(s.index)), s.identity)
 }

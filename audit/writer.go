@@ -6,10 +6,16 @@ import (
 	"time"
 
 	"github.com/execgate/execgate/execution"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
-// maxBatchRecords is the number of records after which a batch takes no more.
-const maxBatchRecords = 1024
+const (
+	// maxBatchRecords is the number of records after which a batch takes no more.
+	maxBatchRecords = 1024
+	// lookAgain is how old the look at a segment's name may be when a batch is
+	// acknowledged.
+	lookAgain = time.Millisecond
+)
 
 // writer is the one goroutine that writes segments. All its fields but tip are
 // its own while Run runs.
@@ -18,6 +24,7 @@ type writer struct {
 
 	file     File // the current segment; nil before recovery
 	name     string
+	path     string // name, in the log's folder
 	identity Identity
 	header   segmentHeader
 	off      int64 // of the next batch
@@ -25,9 +32,10 @@ type writer struct {
 	index    uint64 // the last that was given to a segment
 
 	buf     []byte
-	group   []*entry // what buf holds
-	pending []*entry // what serve took
-	later   []*entry // what nobody waits for, until the next batch
+	group   []*entry    // what buf holds
+	leaves  []tlog.Hash // of buf's records, once it is written
+	pending []*entry    // what serve took
+	later   []*entry    // what nobody waits for, until the next batch
 	open    map[uint64]opened
 	// reserved is what the open decisions keep; promised is what those in group
 	// will.
@@ -251,21 +259,48 @@ func (w *writer) commit() {
 }
 
 // write writes the batch at the end of the current segment and checks that the
-// segment is still where a reader finds it.
+// segment is still where a reader finds it. That check, and hashing the records, is
+// done while the disk is at work, so that nobody waits for it.
 func (w *writer) write() error {
 	w.log.health.beginWrite()
 	defer w.log.health.endWrite()
 	if _, err := w.file.WriteAt(w.buf, w.off); err != nil {
 		return err
 	}
+	if err := w.file.Writeback(w.off, int64(len(w.buf))); err != nil {
+		return err
+	}
+	w.hash()
+	looked := time.Now()
+	if err := w.look(); err != nil {
+		return err
+	}
 	if err := w.file.Datasync(); err != nil {
 		return err
 	}
-	if err := w.log.watch.named(w.name, w.identity); err != nil {
-		w.log.noteGone(err)
-		return err
+	if time.Since(looked) > lookAgain {
+		return w.look()
 	}
 	return nil
+}
+
+// look checks that the current segment is where a reader finds it.
+func (w *writer) look() error {
+	err := w.log.watch.named(w.path, w.identity)
+	if err != nil {
+		w.log.noteGone(err)
+	}
+	return err
+}
+
+// hash sets the leaves that the batch's records are.
+func (w *writer) hash() {
+	w.leaves = w.leaves[:0]
+	for rest := w.buf[batchHeaderBytes:]; len(rest) > 0; {
+		f, size := ownFrame(rest)
+		w.leaves = append(w.leaves, hashFrame(f))
+		rest = rest[size:]
+	}
 }
 
 // settle adds the batch, whose first number is first and which stands at off, to
@@ -286,10 +321,8 @@ func (w *writer) settle(first uint64, off int64) {
 	}
 	w.promised = 0
 	w.tip.change(func() {
-		for rest := w.buf[batchHeaderBytes:]; len(rest) > 0; {
-			f, size := ownFrame(rest)
-			w.tip.tree.add(hashFrame(f))
-			rest = rest[size:]
+		for _, leaf := range w.leaves {
+			w.tip.tree.add(leaf)
 		}
 	})
 	w.log.proof.grown(w.tip.tree.size)

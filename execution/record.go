@@ -339,9 +339,10 @@ type ConfigChange struct {
 type Erasure struct {
 	Execution string     `json:"execution,omitempty"` // or a session
 	Tenant    string     `json:"tenant,omitempty"`
-	Subject   string     `json:"subject,omitempty"` // of Tenant
-	Before    *time.Time `json:"before,omitempty"`  // decided earlier
-	Inputs    int64      `json:"inputs"`            // what policy was asked, of so many decisions
-	Materials int64      `json:"materials"`         // requests and outputs that the obligation record_full kept
-	Results   int64      `json:"results"`           // that submitted executions are remembered with
+	Subject   string     `json:"subject,omitempty"`   // of Tenant
+	Before    *time.Time `json:"before,omitempty"`    // decided earlier
+	Inputs    int64      `json:"inputs"`              // what policy was asked, of so many decisions
+	Materials int64      `json:"materials"`           // requests and outputs that the obligation record_full kept
+	Results   int64      `json:"results"`             // that submitted executions are remembered with
+	Approvals int64      `json:"approvals,omitempty"` // that were pending, and are voided with their requests
 }

@@ -62,6 +62,11 @@ type Approvals interface {
 	// Interrupted returns those that are approved and whose execution still awaits
 	// them.
 	Interrupted(ctx context.Context) ([]StoredApproval, error)
+	// Selected returns those that are pending and that an erasure selects.
+	Selected(ctx context.Context, which execution.Erasure) ([]StoredApproval, error)
+	// Shred has the requests of what was settled leave every file. It fails with
+	// KindUnavailable, erasure_unfinished, where somebody still reads one.
+	Shred(ctx context.Context) error
 	// Sweep forgets what is settled and may be forgotten.
 	Sweep(ctx context.Context) error
 }
@@ -113,6 +118,7 @@ const (
 	voidLost       = "lost"        // the execution is not remembered any more
 	voidWithdrawn  = "withdrawn"   // who asked has cancelled the execution
 	voidStopped    = "interrupted" // the gateway ended before it was decided anew
+	voidErased     = "erased"      // what was asked was erased
 	voidUndecided  = "undecided"   // it could not be decided anew, or that not be recorded
 )
 
@@ -127,5 +133,6 @@ var voids = map[string]string{
 	voidLost:       "the execution is not remembered any more",
 	voidWithdrawn:  "it was cancelled by who asked, or by an admin",
 	voidStopped:    "the gateway was stopped before it was decided anew",
+	voidErased:     "what was asked was erased",
 	voidUndecided:  "it could not be decided anew",
 }

@@ -47,6 +47,15 @@ func (k keptApprovals) Interrupted(ctx context.Context) ([]gateway.StoredApprova
 	return storedApprovals(list), err
 }
 
+func (k keptApprovals) Selected(ctx context.Context, which execution.Erasure) ([]gateway.StoredApproval, error) {
+	s := store.Selection{Execution: which.Execution, Tenant: which.Tenant, Subject: which.Subject}
+	if which.Before != nil {
+		s.Before = *which.Before
+	}
+	list, err := k.Approvals.Selected(ctx, s)
+	return storedApprovals(list), err
+}
+
 func storedApprovals(list []store.Approval) []gateway.StoredApproval {
 	var out []gateway.StoredApproval
 	for _, a := range list {

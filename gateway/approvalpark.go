@@ -101,8 +101,9 @@ func (s *Service) keepParked(ctx context.Context, call Call, held heldRequest, a
 		if recordErr := s.recordApproval(ctx, execution.RecordApprovalVoided, call, held, a); recordErr != nil {
 			s.log.ErrorContext(ctx, "the end of an approval is not recorded", "approval", a.ID, "error", recordErr)
 		}
+		return err
 	}
-	return err
+	return s.eraseParked(ctx, a)
 }
 
 func aboutOf(r execution.Request, response Response) approvalAbout {

@@ -123,11 +123,15 @@ func (s *Service) void(ctx context.Context, by Call, held heldRequest, a StoredA
 		a.Forget = a.At.Add(s.keep)
 	}
 	a.State, a.Why = execution.ApprovalVoided, why
-	problem := &execution.Error{
+	return s.settle(ctx, execution.RecordApprovalVoided, by, held, a, StateDenied, errVoided(why))
+}
+
+// errVoided is what an execution ends with whose approval is voided.
+func errVoided(why string) error {
+	return &execution.Error{
 		Kind: execution.KindDenied, Code: "approval_voided", Detail: "it cannot be approved any more: " + voids[why],
 		Reasons: []execution.Reason{{Code: why, Message: voids[why], Remediation: "Ask again."}},
 	}
-	return s.settle(ctx, execution.RecordApprovalVoided, by, held, a, StateDenied, problem)
 }
 
 // settle records the end of a pending approval and makes it so, with the execution

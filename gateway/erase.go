@@ -9,7 +9,8 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// Eraser erases what is kept of decisions and executions beside the log.
+// Eraser erases what is kept of decisions and executions beside the log. What awaits
+// approval the gateway erases itself.
 type Eraser interface {
 	// Erase erases what is selected. before is told of it, with the counts; only where
 	// that returns nil is anything erased, and whatever error comes after that, Erase
@@ -52,15 +53,23 @@ func (g *Gateway) erase(x *exchange) error {
 		execution.Erasure
 		Record uint64 `json:"record"` // its sequence number
 	}
+	service := g.config.Service
 	err = g.config.Eraser.Erase(ctx, which, func(e execution.Erasure) error {
+		pending, err := service.pendingApprovals(ctx, which)
+		if err != nil {
+			return err
+		}
 		principal := x.principal
+		e.Approvals = int64(pending)
 		done.Erasure = e
-		var err error
 		done.Record, err = g.records.append(ctx, execution.Record{
 			Type: execution.RecordErased, Execution: executionID(e.Execution), Principal: &principal, RequestID: x.requestID, TraceID: x.traceID, Erasure: &e,
 		})
 		return err
 	})
+	if err == nil {
+		err = service.eraseApprovals(ctx, x.call(execution.Request{}), which)
+	}
 	if err != nil {
 		return err
 	}

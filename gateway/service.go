@@ -91,6 +91,7 @@ type Service struct {
 	pendingHook string
 	settling    busy
 	changed     changed
+	erasures    erasures
 }
 
 // NewService checks config and starts nothing. Every part is needed: there is

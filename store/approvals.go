@@ -141,6 +141,10 @@ func one(done sql.Result, otherwise error) error {
 	return otherwise
 }
 
+// Shred has the requests of approvals that were settled leave the database's log, too.
+// It fails with KindUnavailable, erasure_unfinished, while somebody reads there.
+func (s *Approvals) Shred(ctx context.Context) error { return s.store.scrubLog(ctx) }
+
 // Sweep forgets the approvals that are settled and may be forgotten.
 func (s *Approvals) Sweep(ctx context.Context) error {
 	if _, err := s.store.write.ExecContext(ctx, "DELETE FROM approvals WHERE state <> 'pending' AND forget_ms <= ?", time.Now().UnixMilli()); err != nil {

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"bytes"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -248,5 +250,76 @@ func TestNewApprovalsRefusesTheUnsafe(t *testing.T) {
 		if _, err := store.NewApprovals(config); err == nil {
 			t.Error(name)
 		}
+	}
+}
+
+// Of an approval that is voided for an erasure no file has the request, also encrypted;
+// and only what is pending and selected is to be voided.
+func TestErasedApprovalsAreNowhere(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "store.db")
+	s := open(t, path)
+	a := approvalsIn(t, s, filepath.Join(dir, "approvals.key"))
+	first, err := awaiting(t, s, a, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := awaiting(t, s, a, 2); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sealed []byte
+	if err := db.QueryRowContext(t.Context(), "SELECT sealed FROM approvals WHERE id = 'ap_1'").Scan(&sealed); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	holds := func() (found bool) {
+		for _, suffix := range []string{"", "-wal"} {
+			if content, err := os.ReadFile(path + suffix); err == nil && bytes.Contains(content, sealed) {
+				found = true
+			}
+		}
+		return found
+	}
+	if len(sealed) == 0 || !holds() {
+		t.Fatalf("%d bytes are kept nowhere", len(sealed))
+	}
+	selected := func(which store.Selection) (ids []string) {
+		t.Helper()
+		list, err := a.Selected(t.Context(), which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range list {
+			ids = append(ids, found.ID)
+		}
+		return ids
+	}
+	if err := a.Settle(t.Context(), settled(first, execution.ApprovalVoided), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Shred(t.Context()); err != nil || holds() {
+		t.Errorf("it is still there, %v", err)
+	}
+	pending := []string{"ap_2"}
+	for _, c := range []struct {
+		which store.Selection
+		want  []string
+	}{
+		{store.Selection{Tenant: "acme"}, pending}, {store.Selection{Tenant: "acme", Subject: "ak_1", Before: time.Now().Add(time.Hour)}, pending},
+		{store.Selection{Execution: "ex_2"}, pending}, {store.Selection{Execution: "ex_1"}, nil}, {store.Selection{Tenant: "other"}, nil},
+		{store.Selection{Tenant: "acme", Subject: "ak_2"}, nil}, {store.Selection{Before: first.Created.Add(-time.Hour)}, nil},
+	} {
+		if got := selected(c.which); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.which, got, c.want)
+		}
+	}
+	if _, err := a.Selected(t.Context(), store.Selection{}); err == nil {
+		t.Error("everything was selected")
 	}
 }

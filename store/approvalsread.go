@@ -63,6 +63,15 @@ func (s *Approvals) Overdue(ctx context.Context, now time.Time, most int) (due [
 	return due, next, nil
 }
 
+// Selected returns the approvals that are pending and selected, without their Request.
+func (s *Approvals) Selected(ctx context.Context, which Selection) ([]Approval, error) {
+	condition, args, err := which.where("execution", "created_ms")
+	if err != nil {
+		return nil, err
+	}
+	return s.list(ctx, "WHERE state = 'pending' AND "+condition+" ORDER BY id", args...)
+}
+
 // Interrupted returns the approvals that were given and whose execution still
 // awaits them: the process ended in between.
 func (s *Approvals) Interrupted(ctx context.Context) ([]Approval, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/store"
 )
@@ -60,6 +61,12 @@ func (k keptApprovals) Overdue(ctx context.Context, now time.Time, most int) ([]
 // Interrupted implements gateway.Approvals.
 func (k keptApprovals) Interrupted(ctx context.Context) ([]gateway.StoredApproval, error) {
 	list, err := k.Approvals.Interrupted(ctx)
+	return storedApprovals(list), err
+}
+
+// Selected implements gateway.Approvals.
+func (k keptApprovals) Selected(ctx context.Context, which execution.Erasure) ([]gateway.StoredApproval, error) {
+	list, err := k.Approvals.Selected(ctx, selectionOf(which))
 	return storedApprovals(list), err
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/store"
 	"github.com/spf13/cobra"
 )
@@ -25,8 +26,8 @@ func newAuditErase() *cobra.Command {
 		Use:   "erase --execution ID | --tenant TENANT [--subject NAME] | --before TIME",
 		Short: "Erase what is kept of executions beside the log",
 		Long: `Delete the keys that recorded inputs, and what the obligation record_full keeps,
-are encrypted under, and the results that are remembered: of one execution or
-session, of a tenant with its own policies, of one principal of it, or of what
+are encrypted under, the results that are remembered, and void the approvals that
+are pending, with the requests that await them: of one execution or session, of a tenant with its own policies, of one principal of it, or of what
 was decided before a time; flags together narrow. What is erased can be read by
 nobody who has no older copy of the files. The log stays as it is, and gets a
 record first.
@@ -107,7 +108,7 @@ func showErasure(w io.Writer, e execution.Erasure, output format) error {
 	if output == formatJSON {
 		return printJSON(w, e)
 	}
-	_, err := fmt.Fprintf(w, "erased: %d inputs, %d materials, %d results\n", e.Inputs, e.Materials, e.Results)
+	_, err := fmt.Fprintf(w, "erased: %d inputs, %d materials, %d results, %d approvals\n", e.Inputs, e.Materials, e.Results, e.Approvals)
 	return err
 }
 
@@ -147,14 +148,38 @@ func eraseHere(ctx context.Context, cfg Config, which execution.Erasure, logger 
 	if err != nil {
 		return erased, err
 	}
+	approvals, err := newApprovals(cfg.Approvals, db, held)
+	if err != nil {
+		return erased, err
+	}
 	err = withLogAtRest(ctx, cfg, held, logger, func(log *audit.Log) error {
-		return eraser{inputs: inputs, executions: executions}.Erase(ctx, which, func(e execution.Erasure) error {
+		pending, err := approvals.Selected(ctx, which)
+		if err != nil {
+			return err
+		}
+		if err := (eraser{inputs: inputs, executions: executions}).Erase(ctx, which, func(e execution.Erasure) error {
+			e.Approvals = int64(len(pending))
 			erased = e
 			_, err := log.Append(ctx, execution.Record{
 				Type: execution.RecordErased, Execution: executionOf(e.Execution), Principal: &principal, Erasure: &e,
 			})
 			return err
-		})
+		}); err != nil {
+			return err
+		}
+		for _, a := range pending {
+			record, voided, ended, err := gateway.VoidErased(principal, a, milliseconds(cfg.Requests.KeepResultsMS))
+			if err != nil {
+				return err
+			}
+			if _, err := log.Append(ctx, record); err != nil {
+				return err
+			}
+			if err := approvals.Settle(ctx, voided, &ended); err != nil {
+				return err
+			}
+		}
+		return approvals.Shred(ctx)
 	})
 	return erased, err
 }

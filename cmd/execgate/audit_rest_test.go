@@ -5,11 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/execgate/execgate/audit"
+	"github.com/execgate/execgate/execution"
+	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/store"
 )
 
@@ -83,5 +86,63 @@ func TestAtRestTheWitnessIsTold(t *testing.T) {
 	refused(exitFailed, "rolled back")
 	if now, witnessed := recorded(); now != before || witnessed != before+2 {
 		t.Errorf("%d records, and the witness has %d", now, witnessed)
+	}
+}
+
+// Offline too an erasure voids what awaits approval, with a record of its own.
+func TestErasureAtRestVoidsApprovals(t *testing.T) {
+	folder, _, stop := newLog(t)
+	stop()
+	inputsDB, err := store.Open(t.Context(), filepath.Join(folder, inputsFile))
+	must(t, err)
+	_, err = store.NewInputs(store.InputsConfig{Store: inputsDB, KeyFile: filepath.Join(folder, inputsKey)})
+	must(t, err)
+	must(t, inputsDB.Close())
+	db, err := store.Open(t.Context(), filepath.Join(folder, "store.db"))
+	must(t, err)
+	executions, err := store.NewExecutions(db, 0)
+	must(t, err)
+	approvals, err := newApprovals(defaultConfig().Approvals, db, &state{dir: folder})
+	must(t, err)
+	now := time.Now()
+	for _, tenant := range []string{"acme", "umbrella"} {
+		_, err := executions.Claim(t.Context(), store.Execution{ID: "ex_" + tenant, Tenant: tenant, Subject: "ak_1", Expires: now.Add(time.Hour)})
+		must(t, err)
+		must(t, approvals.Add(t.Context(), gateway.StoredApproval{
+			ID: "ap_" + tenant, Execution: "ex_" + tenant, Tenant: tenant, Subject: "ak_1", State: execution.ApprovalPending,
+			About: []byte(`{"binding":{"subject":"ak_1"},"roles":["approver"]}`), Request: []byte("{}"), Created: now, Expires: now.Add(time.Hour),
+		}, []byte("{}")))
+	}
+	must(t, db.Close())
+	var out, errs bytes.Buffer
+	if code := Main(t.Context(), []string{"audit", "erase", "--tenant", "acme", "--state", folder}, nil, &out, &errs); code != 0 || !strings.Contains(out.String(), "0 results, 1 approvals") {
+		t.Fatalf("exit code %d, %s%s", code, out.String(), errs.String())
+	}
+	var types []execution.RecordType
+	for r, err := range audit.Read(filepath.Join(folder, "audit")) {
+		must(t, err)
+		if types = append(types, r.Type); r.Type == execution.RecordApprovalVoided {
+			if a := r.Approval; a.ID != "ap_acme" || a.Why != "erased" || r.Execution != "ex_acme" || r.Principal.Subject != "local" || a.Binding.Subject != "ak_1" || a.Roles[0] != "approver" {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+	if !slices.Equal(types, []execution.RecordType{execution.RecordErased, execution.RecordApprovalVoided}) {
+		t.Errorf("records %v", types)
+	}
+	db, err = store.Open(t.Context(), filepath.Join(folder, "store.db"))
+	must(t, err)
+	defer db.Close()
+	approvals, err = newApprovals(defaultConfig().Approvals, db, &state{dir: folder})
+	must(t, err)
+	for tenant, want := range map[string]execution.ApprovalState{"acme": execution.ApprovalVoided, "umbrella": execution.ApprovalPending} {
+		if a, err := approvals.Load(t.Context(), "ap_"+tenant); err != nil || a.State != want {
+			t.Errorf("%s: %+v %v", tenant, a, err)
+		}
+	}
+	executions, err = store.NewExecutions(db, 0)
+	must(t, err)
+	if e, err := executions.Load(t.Context(), "ex_acme"); err != nil || e.State != string(gateway.StateDenied) || !bytes.Contains(e.Body, []byte(`"approval_voided"`)) {
+		t.Errorf("%+v %v", e, err)
 	}
 }

@@ -28,10 +28,7 @@ func newEraser(i *inputs, executions *store.Executions, state *state) eraser {
 
 // Erase implements gateway.Eraser.
 func (e eraser) Erase(ctx context.Context, which execution.Erasure, before func(execution.Erasure) error) error {
-	selection := store.Selection{Execution: which.Execution, Tenant: which.Tenant, Subject: which.Subject}
-	if which.Before != nil {
-		selection.Before = *which.Before
-	}
+	selection := selectionOf(which)
 	return e.executions.Erase(ctx, selection, func(results int64) error {
 		which.Results = results
 		if e.inputs != nil {
@@ -49,4 +46,13 @@ func (e eraser) Erase(ctx context.Context, which execution.Erasure, before func(
 		}
 		return before(which)
 	})
+}
+
+// selectionOf is what an erasure selects.
+func selectionOf(which execution.Erasure) store.Selection {
+	selection := store.Selection{Execution: which.Execution, Tenant: which.Tenant, Subject: which.Subject}
+	if which.Before != nil {
+		selection.Before = *which.Before
+	}
+	return selection
 }

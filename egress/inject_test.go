@@ -216,6 +216,9 @@ func TestSignatureVersion4(t *testing.T) {
 	if strings.Contains(body, keys["security_token"]) {
 		t.Errorf("it has come back: %s", body)
 	}
+	if !strings.Contains(body, "Credential=AKIDEXAMPLE/") {
+		t.Errorf("the name of the key is no secret, and was taken out: %s", body)
+	}
 	r = request(t, "PUT", s.url("/bucket/key"), "hello")
 	r.Header.Set(hashHeader, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
 	res, body = s.do(s.client(true), r)

@@ -39,6 +39,8 @@ func sign(ctx context.Context, out *http.Request, bind execution.Binding, fields
 		return nil, codeBindingInvalid
 	}
 	keys := aws.Credentials{AccessKeyID: fields["access_key"].Reveal(), SecretAccessKey: fields["secret_key"].Reveal()}
+	// The id names the key and opens nothing: it stands in the clear in each signature, and
+	// answers that list keys or have signed links would be false without it.
 	values = []string{keys.SecretAccessKey}
 	for _, name := range []string{"security_token", "session_token"} {
 		if v := fields[name].Reveal(); v != "" && keys.SessionToken == "" {

@@ -268,10 +268,14 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 	if ctx.Err() != nil {
 		return execution.Result{Outcome: execution.OutcomeCancelled}, nil, nil
 	}
+	in := s.sessions.get(job.Session) // nil: it is in none
 	if len(job.Grant.Credentials) > 0 {
 		// The duty to revoke begins with the attempt: a Lend that fails or
 		// panics half-way may have lent.
-		defer func() { leases = s.revoke(ctx, job.ID, leases) }()
+		defer func() {
+			leases = s.revoke(ctx, job.ID, leases)
+			in.forget(job.Exposed, leases)
+		}()
 		lent, err := s.lender.Lend(ctx, execution.Loan{
 			Execution: job.ID, Principal: job.Principal(), RequestID: job.RequestID, TraceID: job.TraceID,
 			Credentials: job.Grant.Credentials, Lasts: lasts(job.Grant.Limits),
@@ -281,11 +285,12 @@ func (s *Service) run(ctx context.Context, job execution.Job) (result execution.
 			return execution.Result{}, leases, err
 		}
 	}
-	if len(job.Exposed) > 0 {
-		scrubber, err := newScrubber(job.Exposed, job.Events)
+	if known := in.known(job.Exposed); len(known) > 0 {
+		scrubber, err := newScrubber(known, job.Events)
 		if err != nil {
 			return execution.Result{}, leases, err
 		}
+		in.give(job.Exposed)
 		if s.secrets != nil {
 			s.secrets.Add(job.ID, scrubber.set)
 			defer s.secrets.Remove(job.ID)

@@ -40,6 +40,7 @@ type session struct {
 	executions int                     // that have run
 	why        execution.SessionEnd    // not empty: it is to end, and takes no further use
 	by         Call                    // who said so
+	given      []execution.Exposed     // to programs in it, which may have kept it
 }
 
 func newSession(id, image string, call Call, grant execution.Grant) *session {

@@ -135,6 +135,13 @@ func (s *Service) GetFile(ctx context.Context, call Call, id, path string) (cont
 		if content, err = s.sandboxes.GetFile(ctx, id, path, o.grant.Limits.FilesMiB<<20); err != nil {
 			return err
 		}
+		if known := o.known(nil); len(known) > 0 {
+			scrubber, err := newScrubber(known, nil)
+			if err != nil {
+				return err
+			}
+			content = scrubber.set.Bytes(content)
+		}
 		return s.recordFile(ctx, call, id, execution.SessionGot, path, content)
 	})
 	if err != nil {

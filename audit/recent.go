@@ -13,12 +13,25 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// Recent yields the decisions that allowed, and the ends, that the log in dir has
-// from since on: those of a segment in their order, later segments first. It reads
+// Recent yields the decisions that allowed, the leases that were issued, and the ends,
+// that the log in dir has from since on: those of a segment in their order, later
+// segments first. It reads
 // no segment that ended before, and checks nothing: it is for what the gateway
 // counts, not for proofs. It yields one error at most, as the last.
 func Recent(dir string, since time.Time) iter.Seq2[execution.Record, error] {
-	return recent(dir, since, func(f frame) bool { return f.typ == frameOpen || f.typ == frameClose })
+	marked := []byte(`"type":"` + execution.RecordLeaseIssued + `"`)
+	candidates := recent(dir, since, func(f frame) bool {
+		return f.typ == frameOpen || f.typ == frameClose || f.typ == frameRecord && bytes.Contains(f.payload(), marked)
+	})
+	return func(yield func(execution.Record, error) bool) {
+		for r, err := range candidates {
+			// Others may hold the mark, as in Decisions.
+			wanted := err != nil || r.Type == execution.RecordLeaseIssued || r.Ended != nil || r.Decided != nil && r.Decided.Decision.Allowed()
+			if wanted && !yield(r, err) {
+				return
+			}
+		}
+	}
 }
 
 // Decisions yields every decision that the log in dir has from since on, as Recent

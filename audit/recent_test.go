@@ -50,6 +50,15 @@ func TestRecent(t *testing.T) {
 	mustAppend(t, l, execution.Record{Type: execution.RecordAuditRead, Time: begin.Add(40 * time.Second), AuditRead: &execution.AuditRead{
 		What: execution.ReadRecords, Filter: map[string]string{"type": "decided"}, Effect: execution.EffectAllow,
 	}})
+	mustAppend(t, l, execution.Record{
+		Type: execution.RecordLeaseIssued, Execution: "ex_lent", Time: begin.Add(39 * time.Second),
+		Principal: &execution.Principal{Tenant: "acme", Subject: "ann"}, Lease: &execution.LeaseChange{Lease: execution.Lease{Tool: "db", ID: "l1"}},
+	})
+	want = append(want, "ex_lent")
+	slices.Sort(want)
+	if got := read(begin.Add(25 * time.Second)); !slices.Equal(got, want) {
+		t.Errorf("%d records with a lease, want %d", len(got), len(want))
+	}
 	var decisions int
 	for r, err := range Decisions(cfg.Dir, begin.Add(25*time.Second)) {
 		if err != nil || r.Decided == nil {
@@ -74,7 +83,7 @@ func TestRecent(t *testing.T) {
 			}
 		}
 	}
-	if before == 0 || before == 80 {
+	if before == 0 || before == 81 {
 		t.Errorf("%d records beside retention", before)
 	}
 	if got := read(begin.Add(time.Hour)); got != nil {

@@ -46,12 +46,6 @@ func (a *account) counters(now time.Time) execution.Counters {
 	}
 }
 
-// use counts what an execution that has ended used.
-func (a *account) use(at time.Time, used execution.Usage) {
-	a.cpuMS.add(at, max(used.CPUMS, 0))
-	a.egress.add(at, max(used.EgressBytes, 0))
-}
-
 // idle reports whether forgetting the account loses nothing.
 func (a *account) idle(now time.Time) bool { return a.counters(now) == execution.Counters{} }
 
@@ -135,7 +129,8 @@ func (c *charge) end(now time.Time, used execution.Usage, lent int) {
 	tenant, principal := c.budgets.accounts(c.owner)
 	for _, a := range []*account{tenant, principal} {
 		a.running--
-		a.use(now, used)
+		a.cpuMS.add(now, max(used.CPUMS, 0))
+		a.egress.add(now, max(used.EgressBytes, 0))
 		if unused := c.leases - int64(lent); unused > 0 {
 			a.leases.add(c.at, -unused)
 		} else if unused < 0 {
@@ -164,8 +159,8 @@ func (b *budgets) sweep(now time.Time) {
 }
 
 // recall counts what a record says of an earlier life of the gateway. Executions
-// that were open are not running any more.
-func (b *budgets) recall(r execution.Record) {
+// that were open are not running any more. Records come in any order.
+func (b *budgets) recall(r execution.Record, now time.Time) {
 	if r.Principal == nil || r.Execution == "" {
 		return
 	}
@@ -175,11 +170,12 @@ func (b *budgets) recall(r execution.Record) {
 	for _, a := range []*account{tenant, principal} {
 		switch {
 		case r.Decided != nil && r.Decided.Decision.Allowed():
-			a.executions.add(r.Time, 1)
+			a.executions.recall(r.Time, now, 1)
 		case r.Ended != nil:
-			a.use(r.Time, r.Ended.Usage)
+			a.cpuMS.recall(r.Time, now, max(r.Ended.Usage.CPUMS, 0))
+			a.egress.recall(r.Time, now, max(r.Ended.Usage.EgressBytes, 0))
 		case r.Type == execution.RecordLeaseIssued:
-			a.leases.add(r.Time, 1)
+			a.leases.recall(r.Time, now, 1)
 		}
 	}
 }
@@ -212,6 +208,19 @@ func (w *window) add(at time.Time, n int64) {
 		w.back(number)
 	}
 	w.sums[number%int64(len(w.sums))] += n
+}
+
+// recall adds n at a time that was before now, in any order. What is before the window
+// is over, and says nothing about the clock; what is after now was written by one that
+// was ahead.
+func (w *window) recall(at, now time.Time, n int64) {
+	if number := w.number(now); number > w.latest {
+		w.forward(number)
+	}
+	number := min(w.number(at), w.latest)
+	if number > w.latest-int64(len(w.sums)) {
+		w.sums[number%int64(len(w.sums))] += n
+	}
 }
 
 // back begins the step called number where that is before the window: the clock was

@@ -128,11 +128,16 @@ func TestBudgetsRemember(t *testing.T) {
 		{Execution: "ex_0", Principal: who, Time: now.Add(-50 * time.Minute), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 20}}},
 		{Execution: "ex_2", Principal: who, Time: now, Decided: &execution.Decided{Decision: execution.Decision{Effect: execution.EffectDeny}}},
 		{Principal: who, Time: now, Decided: decided}, // a session
+		// The log is read segment by segment, the last one first.
+		{Execution: "ex_4", Principal: who, Time: now.Add(-50 * time.Minute), Decided: decided},
+		{Execution: "ex_4", Principal: who, Time: now.Add(-49 * time.Minute), Ended: &execution.Ended{Usage: execution.Usage{CPUMS: 1}}},
+		{Execution: "ex_5", Principal: who, Time: now.Add(-48 * time.Minute), Decided: decided},
+		{Execution: "ex_6", Principal: who, Time: now.Add(2 * time.Hour), Decided: decided}, // by a clock that was ahead
 		{Execution: "ex_3", Time: now, Decided: decided},
 	} {
-		b.recall(r)
+		b.recall(r, now)
 	}
-	want := execution.Counters{Executions1M: 1, CPUMS1H: 720, EgressBytes1H: 30, Leases1H: 1}
+	want := execution.Counters{Executions1M: 2, CPUMS1H: 721, EgressBytes1H: 30, Leases1H: 1}
 	if got := b.see(who.Owner(), now); got.tenant != want || got.principal != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -182,7 +182,7 @@ type Response struct {
 	decided  time.Time                  // when the decision was durable
 }
 
-// Recall counts what was allowed, and what ended, in an earlier life of the gateway,
+// Recall counts what was allowed, lent, and ended, in an earlier life of the gateway,
 // for the budgets that policies keep. It is for records of the last hour, before the
 // first request.
-func (s *Service) Recall(r execution.Record) { s.budgets.recall(r) }
+func (s *Service) Recall(r execution.Record) { s.budgets.recall(r, time.Now()) }

@@ -63,6 +63,13 @@ func TestPasswordOfOneExecution(t *testing.T) {
 	}
 
 	l.wantStory(t, reply.ID)
+	if strings.Contains(string(answer.body), password) {
+		t.Errorf("the answer holds the value: %s", answer.body)
+	}
+	auditor := keyOf(t, l.request(http.MethodPost, "/v1/keys", `{"tenant":"default","roles":["auditor"]}`))
+	if strings.Contains(l.metrics(auditor), password) {
+		t.Error("the metrics hold the value")
+	}
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", l.process.Process.Pid))
 	if err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
 		t.Errorf("the gateway may leave a core with what it lent: %v %s", err, limits)
@@ -158,13 +165,18 @@ func TestLendingOnlyWhatIsGranted(t *testing.T) {
 	l := startLending(t, "", vaulttest.Options{})
 	body := l.psql(t, "SELECT 1", "")
 	for name, test := range map[string]struct{ from, to, code string }{
-		"tool":        {`"reports-db"`, `"payments-db"`, "tool_not_granted"},
-		"destination": {databaseHost + ":", "payments.example:", "network_not_granted"},
+		"tool":        {`"tools":["reports-db"]`, `"tools":["payments-db"]`, "tool_not_granted"},
+		"destination": {`"network":["` + databaseHost, `"network":["payments-db.example`, "network_not_granted"},
 	} {
-		changed := strings.Replace(body, `"tools":["reports-db"]`, `"tools":[`+strings.ReplaceAll(`"reports-db"`, "reports-db", "reports-db")+`]`, 1)
-		changed = strings.Replace(changed, `"`+strings.Trim(test.from, `"`), `"`+strings.Trim(test.to, `"`), -1)
-		if p := l.execute(changed); p.status != http.StatusForbidden || !strings.Contains(string(p.body), test.code) {
-			t.Errorf("%s: %d %s", name, p.status, p.body)
+		changed := strings.Replace(body, test.from, test.to, 1)
+		if changed == body {
+			t.Fatalf("%s: %s is not in the request", name, test.from)
+		}
+		p := l.execute(changed).refused(t, http.StatusForbidden)
+		if !slices.ContainsFunc(p.Reasons, func(r execution.Reason) bool {
+			return r.Code == test.code && strings.Contains(r.Message, "payments-db")
+		}) {
+			t.Errorf("%s: %+v", name, p)
 		}
 	}
 	if n := len(l.recordsOf(execution.RecordLeaseIssued)); n != 0 {

@@ -32,6 +32,7 @@ type lending struct {
 	tools    []string       // of the tenant default; nil: those that read the database
 	network  map[string]any // of the tenant default; nil: the way to the database
 	runtime  string         // of the tenant default; empty: as it is shipped
+	budget   map[string]any // of the tenant default; nil: as it is shipped
 }
 
 // startLending starts a gateway whose tenant default has the tool reports-db. Address
@@ -168,6 +169,9 @@ func (l *lending) policy(t *testing.T) string {
 	}
 	if l.network != nil {
 		tenant["network"] = l.network
+	}
+	if l.budget != nil {
+		tenant["budget"] = l.budget
 	}
 	if l.runtime != "" {
 		tenant["runtimes"] = []string{l.runtime}

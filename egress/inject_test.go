@@ -227,6 +227,29 @@ func TestSignatureVersion4(t *testing.T) {
 	}
 }
 
+// Whatever a program has signed with is gone, in every disguise, and also what its keys
+// have and those that are lent have not.
+func TestSignatureIsInPlaceOfEveryDisguise(t *testing.T) {
+	keys := map[string]string{"access_key": "AKIDEXAMPLE", "secret_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+	s := newSandbox(t, Config{Credentials: &lender{fields: map[string]map[string]string{"aws": keys}}}, nil)
+	s.bind("aws", execution.Binding{Mode: "sigv4", Name: "sqs/eu-west-1"})
+	r := request(t, "POST", s.url("/queue"), "hello")
+	for _, name := range []string{"Authorization", "X-Amz-Date", "X-Amz-Security-Token", hashHeader, "Date"} {
+		for _, form := range []string{name, strings.ToLower(name), strings.ReplaceAll(name, "-", "_")} {
+			r.Header[form] = []string{"mine"}
+		}
+	}
+	res, body := s.do(s.client(false), r)
+	if res.StatusCode != 200 {
+		t.Fatalf("%s: %s", res.Status, body)
+	}
+	for name, values := range s.requests()[0].Header {
+		if strings.Contains(fmt.Sprint(values), "mine") {
+			t.Errorf("received %s: %q", name, values)
+		}
+	}
+}
+
 // The scope of a request of AWS's own documentation is told by its host.
 func TestScopeIsToldByTheHost(t *testing.T) {
 	r := request(t, "GET", "https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08", "")

@@ -101,6 +101,20 @@ func TestHandshakeNamesTheDestination(t *testing.T) {
 	}
 }
 
+// Old versions of TLS are not spoken with programs either.
+func TestProgramOfAnOldTLS(t *testing.T) {
+	s := newSandbox(t, Config{}, nil)
+	config := s.trust("api.test", "http/1.1")
+	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	if err := tls.Client(s.dial(s.to), config).Handshake(); err == nil {
+		t.Error("there was a handshake")
+	}
+	s.carries.Wait()
+	if diff := cmp.Diff([]string{"deny " + codeTLSFailed}, s.log.codes()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestWhatIsNotTLSEnds(t *testing.T) {
 	s := newSandbox(t, Config{}, nil)
 	for _, text := range []string{"\x00\x01binary", "ssh-2.0", "\x16\x03\x01\x00\x05hello", "\x80\x2e\x01\x03\x01"} {

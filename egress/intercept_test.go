@@ -2,7 +2,9 @@ package egress
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -258,10 +260,32 @@ func TestUpstreamCertificateIsVerified(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	s = newSandbox(t, Config{}, nil)
-	s.upstream.TLS.MaxVersion = tls.VersionTLS11
+	s.upstream.TLS.MinVersion, s.upstream.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 // which it would speak
+	s.upstream.TLS.NextProtos = []string{"http/1.1"}                                          // with HTTP/2 it would not
 	res, body = s.do(s.client(false), request(t, "GET", s.url("/"), ""))
-	if p := problemIn(t, res, body); p.Status != 502 {
+	if p := problemIn(t, res, body); p.Code != codeUpstream || p.Status != 502 {
 		t.Errorf("%+v", p)
+	}
+	s = newSandbox(t, Config{}, nil)
+	issuer, err := s.broker.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := issuer.PrivateKey.(*ecdsa.PrivateKey)
+	for name, want := range map[string]struct {
+		end  time.Time
+		code string
+	}{"in time": {time.Now().Add(time.Hour), ""}, "past its end": {time.Now().Add(-time.Minute), codeCertificate}} {
+		leaf, err := certify(&x509.Certificate{DNSNames: []string{"api.test"}, NotBefore: issuer.Leaf.NotBefore, NotAfter: want.end}, issuer.Leaf, key, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.upstream.TLS.Certificates, s.broker.roots = []tls.Certificate{*leaf}, x509.NewCertPool()
+		s.broker.roots.AddCert(issuer.Leaf)
+		res, body := s.do(s.client(false), request(t, "GET", s.url("/"), ""))
+		if want.code != "" && problemIn(t, res, body).Code != want.code || want.code == "" && res.StatusCode != 200 {
+			t.Errorf("%s: %s %s", name, res.Status, body)
+		}
 	}
 }
 

@@ -170,10 +170,7 @@ func newExecutorBehind(t testing.TB, p *proxy, change ...func(*executor.Config))
 	t.Cleanup(func() {
 		stop()
 		<-done
-		if left := containers(t, "label=execgate.gateway="+cfg.Gateway); len(left) > 0 {
-			t.Errorf("containers are left: %v", left)
-			docker(t, append([]string{"rm", "-fv"}, left...)...)
-		}
+		untilNoneIsLeft(t, cfg.Gateway)
 	})
 	return e, cfg.Gateway
 }

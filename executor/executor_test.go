@@ -65,11 +65,19 @@ func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Execu
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if left := containers(t, "label=execgate.gateway="+cfg.Gateway); len(left) > 0 {
-			t.Errorf("containers are left: %v", left)
-		}
+		untilNoneIsLeft(t, cfg.Gateway)
 	})
 	return e
+}
+
+// untilNoneIsLeft waits until the engine has removed what a gateway that is gone had
+// it remove; of that nothing runs any more.
+func untilNoneIsLeft(t testing.TB, gateway string) {
+	t.Helper()
+	if running := docker(t, "ps", "-q", "--filter", "label=execgate.gateway="+gateway); running != "" {
+		t.Errorf("containers run on: %s", running)
+	}
+	until(t, "no container is left", func() bool { return len(containers(t, "label=execgate.gateway="+gateway)) == 0 })
 }
 
 // needEngine skips loudly where there is no engine, and fails under CI.

@@ -212,7 +212,8 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 	if c.phase >= dying {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
+	// What the program has done is worth more than an engine that is slow with the reason.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	found, err := c.sb.ended(ctx)
 	if err != nil {

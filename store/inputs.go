@@ -75,7 +75,9 @@ type InputsConfig struct {
 	// MaxBytes bounds what the inputs take up; zero: 1 GiB. Past it the oldest of
 	// the tenant that holds most are given up.
 	MaxBytes int64
-	Logger   *slog.Logger // nothing is logged where it is nil
+	// WriteTimeout bounds one transaction; zero: 10 s.
+	WriteTimeout time.Duration
+	Logger       *slog.Logger // nothing is logged where it is nil
 }
 
 // Inputs keeps what policy was asked, encrypted: each input under a key of its
@@ -85,6 +87,7 @@ type Inputs struct {
 	*InputsReader
 	retain   time.Duration
 	maxBytes int64
+	within   time.Duration // one transaction
 	log      *slog.Logger
 
 	waiting      chan Input
@@ -102,7 +105,7 @@ type Inputs struct {
 
 // NewInputs reads the key, or makes it. It starts nothing.
 func NewInputs(config InputsConfig) (*Inputs, error) {
-	if config.Store == nil || config.KeyFile == "" || config.Retain < 0 || config.MaxBytes < 0 {
+	if config.Store == nil || config.KeyFile == "" || min(config.Retain, config.WriteTimeout) < 0 || config.MaxBytes < 0 {
 		return nil, errors.New("inputs: no store, no file for the key, or a negative bound")
 	}
 	if config.Retain == 0 {
@@ -110,6 +113,9 @@ func NewInputs(config InputsConfig) (*Inputs, error) {
 	}
 	if config.MaxBytes == 0 {
 		config.MaxBytes = 1 << 30
+	}
+	if config.WriteTimeout == 0 {
+		config.WriteTimeout = 10 * time.Second
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -120,7 +126,7 @@ func NewInputs(config InputsConfig) (*Inputs, error) {
 	}
 	return &Inputs{
 		InputsReader: &InputsReader{store: config.Store, keys: keys},
-		retain:       config.Retain, maxBytes: config.MaxBytes, log: config.Logger,
+		retain:       config.Retain, maxBytes: config.MaxBytes, within: config.WriteTimeout, log: config.Logger,
 		waiting: make(chan Input, inputsWaiting), writing: make(chan struct{}, 1), known: map[string]bool{},
 		lost: map[string]uint64{}, untold: map[string]uint64{},
 	}, nil

@@ -34,7 +34,7 @@ func newInputs(t *testing.T, change func(*store.InputsConfig)) *inputsUnderTest 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { u.db.Close() })
-	config := store.InputsConfig{Store: u.db, KeyFile: u.keyFile}
+	config := store.InputsConfig{Store: u.db, KeyFile: u.keyFile, WriteTimeout: 3 * time.Minute}
 	if change != nil {
 		change(&config)
 	}

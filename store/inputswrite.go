@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// inputsWriteTimeout bounds one transaction of inputs.
-const inputsWriteTimeout = 10 * time.Second
-
 // writeBatch writes first and what else waits. What cannot be written is lost,
 // and counted: a decision is not held up, or forgotten, for its replay.
 func (s *Inputs) writeBatch(ctx context.Context, first Input) {
@@ -31,7 +28,7 @@ func (s *Inputs) write(ctx context.Context, batch []Input) error {
 	for _, in := range batch {
 		s.waitingBytes.Add(-int64(len(in.Asked) + len(in.Answered)))
 	}
-	ctx, cancel := context.WithTimeout(ctx, inputsWriteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.within)
 	defer cancel()
 	written := map[string]bool{}
 	err := s.change(ctx, func(tx *sql.Tx) error {

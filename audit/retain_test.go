@@ -302,6 +302,26 @@ func TestRetentionRemovesWhatWasGivenUp(t *testing.T) {
 	mustVerify(t, cfg, l.Verifier())
 }
 
+// A first segment in which nothing was acknowledged is removed without a record, and
+// nothing is missing.
+func TestRetentionRemovesAnEmptyBeginning(t *testing.T) {
+	disk := &faulty{}
+	cfg := small(t)
+	cfg.FileSystem = disk
+	l, stop := running(t, cfg)
+	failOnce(disk, "datasync")
+	if _, err := l.Append(t.Context(), decided(1, execution.EffectDeny)); err == nil {
+		t.Fatal("the first record was acknowledged")
+	}
+	grow(t, l, 2) // the segment that replaces the first, and one more
+	within(t, l)
+	stop()
+	if left := segments(t, cfg); left[0] != 2 {
+		t.Fatalf("the segments %v are left, and the first alone is to go", left)
+	}
+	mustVerify(t, cfg, l.Verifier())
+}
+
 // A log in which nothing happens says so.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

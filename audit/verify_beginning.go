@@ -57,6 +57,9 @@ func (b *beginning) conclude(r *Report) {
 		return
 	}
 	begins, gone := b.link.header.tree.size, segmentName(b.link.header.prev)
+	if begins == 0 {
+		return // what is gone had no record: its first write failed, and its numbers are void
+	}
 	if b.accounted {
 		r.Removed = begins
 		r.Completeness.note(gone, 0, "records 0 to %d are gone by retention, which the log says", begins-1)

@@ -15,6 +15,10 @@ const (
 	// lookAgain is how old the look at a segment's name may be when a batch is
 	// acknowledged.
 	lookAgain = time.Millisecond
+	// hashedMeanwhile is how many records are hashed before they are durable. It takes
+	// about as long as the disk takes for their bytes; more would hold up the rest of
+	// what fdatasync does.
+	hashedMeanwhile = 64
 )
 
 // writer is the one goroutine that writes segments. All its fields but tip are
@@ -33,7 +37,7 @@ type writer struct {
 
 	buf     []byte
 	group   []*entry    // what buf holds
-	leaves  []tlog.Hash // of buf's records, once it is written
+	leaves  []tlog.Hash // of buf's first records, once it is written
 	pending []*entry    // what serve took
 	later   []*entry    // what nobody waits for, until the next batch
 	open    map[uint64]opened
@@ -259,8 +263,8 @@ func (w *writer) commit() {
 }
 
 // write writes the batch at the end of the current segment and checks that the
-// segment is still where a reader finds it. That check, and hashing the records, is
-// done while the disk is at work, so that nobody waits for it.
+// segment is still where a reader finds it. That check, and hashing records, is done
+// while the disk is at work, so that nobody waits for it.
 func (w *writer) write() error {
 	w.log.health.beginWrite()
 	defer w.log.health.endWrite()
@@ -293,10 +297,10 @@ func (w *writer) look() error {
 	return err
 }
 
-// hash sets the leaves that the batch's records are.
+// hash sets the leaves that the batch's first records are.
 func (w *writer) hash() {
 	w.leaves = w.leaves[:0]
-	for rest := w.buf[batchHeaderBytes:]; len(rest) > 0; {
+	for rest := w.buf[batchHeaderBytes:]; len(rest) > 0 && len(w.leaves) < hashedMeanwhile; {
 		f, size := ownFrame(rest)
 		w.leaves = append(w.leaves, hashFrame(f))
 		rest = rest[size:]
@@ -321,8 +325,15 @@ func (w *writer) settle(first uint64, off int64) {
 	}
 	w.promised = 0
 	w.tip.change(func() {
-		for _, leaf := range w.leaves {
-			w.tip.tree.add(leaf)
+		rest := w.buf[batchHeaderBytes:]
+		for i := range w.group {
+			f, size := ownFrame(rest)
+			if i < len(w.leaves) {
+				w.tip.tree.add(w.leaves[i])
+			} else {
+				w.tip.tree.add(hashFrame(f))
+			}
+			rest = rest[size:]
 		}
 	})
 	w.log.proof.grown(w.tip.tree.size)

@@ -54,9 +54,8 @@ func addUsage(ctx context.Context, tx *sql.Tx, usage map[execution.MeterKey]*exe
 }
 
 // Usage calls do with what each principal used on each day, in the order of days,
-// tenants and subjects, until it returns false. What it takes grows with what it finds,
-// and where a tenant or a subject is named, with the days that there are; not with what
-// others used on them.
+// tenants and subjects, until it returns false. Where a tenant is named, what that takes
+// grows with the days that there are, and not with what others used on them.
 func (r *Records) Usage(ctx context.Context, q execution.MeterQuery, do func(execution.Metered) bool) error {
 	return r.reading("read usage", func(db *Store) error {
 		tx, err := db.read.BeginTx(ctx, nil) // all of it is of one moment
@@ -64,45 +63,39 @@ func (r *Records) Usage(ctx context.Context, q execution.MeterQuery, do func(exe
 			return err
 		}
 		defer tx.Rollback() // it has changed nothing
-		if q.Tenant == "" && q.Subject == "" {
-			_, err := usageOf(ctx, tx, do, "day >= ? AND (? = '' OR day <= ?)", q.Since, q.Until, q.Until)
-			return err
+		if q.Tenant != "" {
+			return usageByDay(ctx, tx, q, do)
 		}
-		return usageBySteps(ctx, tx, q, do)
+		_, err = usageOf(ctx, tx, do, "day >= ?1 AND (?2 = '' OR day <= ?2) AND (?3 = '' OR subject = ?3)", q.Since, q.Until, q.Subject)
+		return err
 	})
 }
 
-// usageBySteps is Usage of a tenant, or of a subject: it goes from one day, or one day
-// and tenant, to the next that there is, and passes over what lies between.
-func usageBySteps(ctx context.Context, tx *sql.Tx, q execution.MeterQuery, do func(execution.Metered) bool) error {
-	// Where to go on: what is at it, or of a day and a tenant, behind it. No tenant is
-	// called "".
-	step, behind := "SELECT day, ?2 FROM metered WHERE day >= ?1 ORDER BY day LIMIT 1", " "
-	if q.Tenant == "" {
-		step, behind = "SELECT day, tenant FROM metered WHERE (day, tenant) > (?1, ?2) ORDER BY day, tenant LIMIT 1", ""
-	}
-	next, err := tx.PrepareContext(ctx, step)
+// usageByDay is Usage of a tenant: it goes from one day to the next that there is, and
+// passes over what is of others.
+func usageByDay(ctx context.Context, tx *sql.Tx, q execution.MeterQuery, do func(execution.Metered) bool) error {
+	next, err := tx.PrepareContext(ctx, "SELECT day FROM metered WHERE day >= ? ORDER BY day LIMIT 1")
 	if err != nil {
 		return err
 	}
 	defer next.Close()
-	for from, tenant := q.Since, q.Tenant; ; {
+	for from := q.Since; ; {
 		var day string
-		err := next.QueryRowContext(ctx, from, tenant).Scan(&day, &tenant)
+		err := next.QueryRowContext(ctx, from).Scan(&day)
 		if err == sql.ErrNoRows || err == nil && q.Until != "" && day > q.Until {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		from = day + behind
-		where, args := "day = ? AND tenant = ?", []any{day, tenant}
+		where, args := "day = ? AND tenant = ?", []any{day, q.Tenant}
 		if q.Subject != "" {
 			where, args = where+" AND subject = ?", append(args, q.Subject)
 		}
 		if more, err := usageOf(ctx, tx, do, where, args...); err != nil || !more {
 			return err
 		}
+		from = day + " " // behind it, and before the next
 	}
 }
 

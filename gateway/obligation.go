@@ -28,7 +28,7 @@ func Obligations(materials bool) []string {
 // duties are the obligations of one decision, ready to be met. The zero duties are
 // none.
 type duties struct {
-	redact *redaction // nil: nothing is redacted
+	redact redactions // nil: nothing is redacted
 	places []*hook    // reserved; one delivery each
 	hold   holding
 }
@@ -40,14 +40,14 @@ func (s *Service) oblige(d execution.Decision) (duties, execution.Decision) {
 		return duties{}, d
 	}
 	var ready duties
-	var patterns []string
+	var patterns [][]string // of each obligation
 	for _, o := range d.Obligations {
 		code, problem := "", ""
 		switch o.Type {
 		case obligationRedact:
 			var more []string
 			if more, problem = redactArgs(o); problem == "" {
-				patterns = append(patterns, more...)
+				patterns = append(patterns, more)
 			}
 		case obligationNotify:
 			code, problem = s.obligeNotify(o, &ready)
@@ -69,7 +69,7 @@ func (s *Service) oblige(d execution.Decision) (duties, execution.Decision) {
 		return ready, d
 	}
 	var err error
-	if ready.redact, err = newRedaction(patterns); err != nil {
+	if ready.redact, err = newRedactions(patterns); err != nil {
 		ready.drop()
 		return duties{}, unmet(d, execution.CodePolicyInvalid, "the patterns to redact cannot be used: "+err.Error())
 	}

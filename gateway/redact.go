@@ -159,9 +159,6 @@ const errWithheld = "the result is withheld: it could not be redacted"
 
 // result redacts stdout, stderr and the result. What cannot be redacted is withheld.
 func (r *redaction) result(in execution.Result) execution.Result {
-	if r == nil {
-		return in
-	}
 	on := &redactor{of: r}
 	in.Stdout, in.Stderr = on.whole(in.Stdout, in.Truncated.Stdout), on.whole(in.Stderr, in.Truncated.Stderr)
 	value, err := on.value(in.Value)
@@ -198,10 +195,6 @@ type maskedEvents struct {
 
 	mu             sync.Mutex
 	stdout, stderr masker
-}
-
-func (r *redaction) events(tell func(execution.Event) error) *maskedEvents {
-	return &maskedEvents{tell: tell, stdout: &redactor{of: r}, stderr: &redactor{of: r}}
 }
 
 func (e *maskedEvents) add(event execution.Event) error {

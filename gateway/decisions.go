@@ -34,7 +34,8 @@ func (g *Gateway) explainDecision(x *exchange) error {
 }
 
 // explainOf reads the parameter explain. The steps of an evaluation show the
-// policy and its data, those of other tenants too, so they are for admins.
+// policy and its data, those of other tenants too, so they are for the admins of those
+// who run the gateway, and not for a tenant's.
 func explainOf(x *exchange) (full bool, err error) {
 	for name, values := range x.gin.Request.URL.Query() {
 		if name != "explain" || len(values) != 1 || values[0] != "full" {
@@ -47,6 +48,12 @@ func explainOf(x *exchange) (full bool, err error) {
 	}
 	if full && !x.principal.Has(execution.RoleAdmin) {
 		return false, errRole(execution.RoleAdmin)
+	}
+	if full && x.principal.Tenant != operatorTenant {
+		return false, &execution.Error{
+			Kind: execution.KindDenied, Code: "other_tenant",
+			Detail: "the steps show what policy has of all tenants: use a key of the tenant " + operatorTenant + ", or ask without explain=full",
+		}
 	}
 	return full, nil
 }

@@ -66,6 +66,9 @@ func TestStepsAreForAdmins(t *testing.T) {
 	if a := site.do("POST", "/v1/decisions?explain=full", callerToken, aJob); a.StatusCode != http.StatusForbidden || len(w.history()) != 0 {
 		t.Errorf("a caller: %d %s", a.StatusCode, a.body)
 	}
+	if a := site.do("POST", "/v1/decisions?explain=full", "admin/acme", aJob); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "other_tenant") || len(w.history()) != 0 {
+		t.Errorf("an admin of another tenant: %d %s, did %q", a.StatusCode, a.body, w.history())
+	}
 	a := site.do("POST", "/v1/decisions?explain=full", "admin/default", aJob)
 	var got struct {
 		Input    json.RawMessage

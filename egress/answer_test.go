@@ -89,6 +89,7 @@ func TestStrictBindingWithholds(t *testing.T) {
 		s := lending(t, handle)
 		r := request(t, "GET", s.url("/"), "")
 		r.Header.Set("Range", "bytes=0-8")
+		r.Header.Set("If-Range", `"x"`)
 		r.Header.Set("Accept-Encoding", "gzip")
 		if res, _ := s.do(s.client(false), r); res.StatusCode/100 != 2 {
 			t.Errorf("%s, not strict: %s", name, res.Status)
@@ -98,7 +99,7 @@ func TestStrictBindingWithholds(t *testing.T) {
 		if p := problemIn(t, res, body); p.Code != codeUnscrubbable || p.Status != 502 {
 			t.Errorf("%s: %+v", name, p)
 		}
-		if got := s.requests(); got[1].Header.Get("Range") != "" || got[1].Header.Get("Accept-Encoding") != "identity" {
+		if got := s.requests(); got[1].Header.Get("Range") != "" || got[1].Header.Get("If-Range") != "" || got[1].Header.Get("Accept-Encoding") != "identity" {
 			t.Errorf("%s: received %v", name, got[1].Header)
 		}
 	}

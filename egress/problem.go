@@ -87,7 +87,7 @@ var answers = map[string]answer{
 
 	codeLineEnd:        {400, "Lines of a request end in CRLF."},
 	codeFolded:         {400, "A header line must not be folded."},
-	codeHeaderInvalid:  {400, "A header line is malformed."},
+	codeHeaderInvalid:  {400, "A header line is malformed, or expects another thing than 100-continue."},
 	codeHeadTooLarge:   {431, "The head of the request has more than 64 KiB or 200 fields."},
 	codeProtocol:       {400, "HTTP/1.1, HTTP/1.0, or within TLS HTTP/2 is spoken here."},
 	codeHostRepeated:   {400, "There is more than one Host."},

@@ -102,6 +102,30 @@ func TestWebSocketThatReflects(t *testing.T) {
 	}
 }
 
+// The head by which a destination agrees is scrubbed too, and has no more than it needs.
+func TestAgreementThatReflects(t *testing.T) {
+	s := newSandbox(t, Config{Credentials: &lender{fields: map[string]map[string]string{"api": {"token": secret}}}}, nil)
+	s.upstream.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 " + secret + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Back: " + secret + "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" +
+			"Sec-WebSocket-Accept: a" + secret + "\r\nSec-WebSocket-Protocol: b" + secret + "\r\n\r\n")
+		_ = rw.Flush()
+	})
+	s.rule().WebSocket = true
+	s.bind("api", execution.Binding{Mode: "bearer"})
+	c := tls.Client(s.dial(s.to), s.trust("api.test", "http/1.1"))
+	write(t, c, strings.ReplaceAll(socketRequest, "$HOST", s.authorityOf()))
+	want := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nSec-Websocket-Accept: a[redacted]\r\nSec-Websocket-Protocol: b[redacted]\r\nUpgrade: websocket\r\n\r\n"
+	if got := readAll(t, c); got != want {
+		t.Errorf("answered: %q", got)
+	}
+}
+
 func TestWebSocketOfAStrictBinding(t *testing.T) {
 	store := &lender{fields: map[string]map[string]string{"api": {"token": secret}}}
 	s := newSandbox(t, Config{Credentials: store}, nil)

@@ -73,6 +73,9 @@ func TestAttacksAreRefusedInWords(t *testing.T) {
 		"HTTP2-Settings alone":        {with("HTTP2-Settings: AAMAAABkAAQAAP__\r\n"), codeUpgradeRefused},
 		"upgrade to a WebSocket":      {"GET /v1/x HTTP/1.1\r\nHost: $HOST\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n", codeSocketNotOpen},
 		"two upgrades":                {"GET /v1/x HTTP/1.1\r\nHost: $HOST\r\nUpgrade: websocket, h2c\r\nConnection: Upgrade\r\n\r\n", codeUpgradeRefused},
+		"a WebSocket with a body":     {"GET /v1/x HTTP/1.1\r\nHost: $HOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\nhello", codeUpgradeRefused},
+		"a WebSocket, HTTP2-Settings": {"GET /v1/x HTTP/1.1\r\nHost: $HOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", codeUpgradeRefused},
+		"a WebSocket by POST":         {"POST /v1/x HTTP/1.1\r\nHost: $HOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", codeUpgradeRefused},
 		"a path that is not open":     {get("/v2/x"), codePathNotOpen},
 		"a path that ends too early":  {get("/v1"), codePathNotOpen},
 		"a path in another case":      {get("/V1/x"), codePathNotOpen},
@@ -154,6 +157,7 @@ func TestMalformedChunksEndTheRequest(t *testing.T) {
 		"no end of a chunk":  "5\r\nhelloX\r\n0\r\n\r\n",
 		"too long a number":  "00000000000000000000005\r\nhello\r\n0\r\n\r\n",
 		"a trailer, folded":  "5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n",
+		"a long trailer":     "5\r\nhello\r\n0\r\nA: " + strings.Repeat("a", maxTrailer) + "\r\n\r\n",
 		"a trailer, no name": "5\r\nhello\r\n0\r\n: b\r\n\r\n",
 	} {
 		s := newSandbox(t, Config{}, nil)

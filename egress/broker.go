@@ -42,6 +42,9 @@ type Config struct {
 	// IdleTimeout is how long a connection may be without a byte in either
 	// direction; zero means 10 minutes.
 	IdleTimeout time.Duration
+	// RecordBudget is how long one record may take to become durable before what waits
+	// for it is refused; zero means 2 s.
+	RecordBudget time.Duration
 	// Roots are the authorities by which destinations of the mode intercept are
 	// verified; nil means the operating system's.
 	Roots *x509.CertPool
@@ -87,7 +90,7 @@ func New(c Config) (*Broker, error) {
 	if err := checkNetworks(c.AllowedNetworks); err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
-	if min(c.ResolveTimeout, c.DialTimeout, c.IdleTimeout) < 0 {
+	if min(c.ResolveTimeout, c.DialTimeout, c.IdleTimeout, c.RecordBudget) < 0 {
 		return nil, errors.New("configure egress: a timeout is negative")
 	}
 	b := &Broker{
@@ -105,7 +108,7 @@ func New(c Config) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
-	b.records = &records{recorder: c.Recorder, log: b.log}
+	b.records = &records{recorder: c.Recorder, log: b.log, budget: cmp.Or(c.RecordBudget, defaultRecordBudget)}
 	return b, nil
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// recordTimeout is how long one record may take to become durable. It does not
-// shrink with the execution: one that ends does not cost a record.
-const recordTimeout = 2 * time.Second
+// defaultRecordBudget is how long one record may take to become durable, unless the
+// configuration says otherwise.
+const defaultRecordBudget = 2 * time.Second
 
 // unreadyAfterFailure is how long the broker calls itself unready after a record
 // failed, unless one goes well in the meantime. It then offers itself, because
@@ -40,6 +40,9 @@ type Recorder interface {
 type records struct {
 	recorder Recorder
 	log      *slog.Logger
+	// budget is how long one record may take to become durable. It does not shrink
+	// with the execution: one that ends does not cost a record.
+	budget   time.Duration
 	failures atomic.Uint64
 	// failed is when an append last failed, in Unix nanoseconds; zero where the
 	// last one went well.
@@ -49,7 +52,7 @@ type records struct {
 // append makes a record durable. A failure is logged here.
 func (w *records) append(ctx context.Context, r execution.Record) (uint64, error) {
 	r.Time = time.Now().UTC()
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.budget)
 	defer cancel()
 	seq, err := w.recorder.Append(within, r)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/execgate/execgate/execution"
 )
 
-// recordTimeout is how long one record may take to become durable. It does not
-// shrink with the request: a caller that hangs up does not cost a record.
-const recordTimeout = 2 * time.Second
+// defaultRecordBudget is how long one record may take to become durable, unless the
+// configuration says otherwise.
+const defaultRecordBudget = 2 * time.Second
 
 // unreadyAfterFailure is how long the service calls itself unready after a
 // record failed, unless one goes well in the meantime or the log itself says
@@ -30,6 +30,9 @@ type records struct {
 	recorder Recorder
 	inputs   Inputs // nil: none
 	log      *slog.Logger
+	// budget is how long one record may take to become durable. It does not shrink
+	// with the request: a caller that hangs up does not cost a record.
+	budget time.Duration
 	// failed is when an append last failed, in Unix nanoseconds; zero where the
 	// last one went well.
 	failed atomic.Int64
@@ -39,7 +42,7 @@ type records struct {
 // KindTooLarge where the log takes no record of that size: that is a fault of
 // the record, and says nothing of the log.
 func (w *records) append(ctx context.Context, r execution.Record) (uint64, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.budget)
 	defer cancel()
 	r.Time = time.Now().UTC()
 	seq, err := w.try(ctx, r)

@@ -102,7 +102,7 @@ func New(config Config) (*Gateway, error) {
 	maps.Copy(checks, config.Probers)
 	g := &Gateway{
 		config:   config,
-		records:  &records{recorder: config.Recorder, log: config.Logger},
+		records:  &records{recorder: config.Recorder, log: config.Logger, budget: config.Service.records.budget},
 		probes:   newProbes(checks, config.Logger),
 		failures: newBucket(failureBurst, failureInterval),
 		readers:  &readers{most: maxReaders},

@@ -62,6 +62,9 @@ type ServiceConfig struct {
 	// MaxSessions is how many sessions may be open at once, of all tenants; zero is
 	// 16. A session takes no slot; what runs in it does.
 	MaxSessions int
+	// RecordBudget is how long one record may take to become durable before what waits
+	// for it is refused; zero is 2 s.
+	RecordBudget time.Duration
 }
 
 // Service carries executions through. It is safe for concurrent use.
@@ -118,13 +121,14 @@ func NewService(config ServiceConfig) (*Service, error) {
 		return nil, errors.New("gateway service: no logger")
 	case config.PendingWebhook != "" && !config.Webhooks.has(config.PendingWebhook):
 		return nil, fmt.Errorf("gateway service: there is no webhook %q to be told what awaits approval", config.PendingWebhook)
-	case config.MaxSessions < 0 || config.MaxRunning < 0 || config.MaxQueued < 0 || config.KeepResults < 0:
+	case config.MaxSessions < 0 || config.MaxRunning < 0 || config.MaxQueued < 0 || min(config.KeepResults, config.RecordBudget) < 0:
 		return nil, errors.New("gateway service: a bound is negative")
 	}
 	orDefault(&config.MaxRunning, defaultMaxRunning)
 	orDefault(&config.MaxQueued, defaultMaxQueued)
 	orDefault(&config.KeepResults, defaultKeepResults)
 	orDefault(&config.MaxSessions, defaultMaxSessions)
+	orDefault(&config.RecordBudget, defaultRecordBudget)
 	left := config.MaxRunning
 	for tenant, slots := range config.Reserved {
 		if tenant == "" || slots < 1 || slots >= left {
@@ -135,7 +139,7 @@ func NewService(config ServiceConfig) (*Service, error) {
 	return &Service{
 		budgets: newBudgets(),
 		images:  config.Images, decider: config.Decider, lender: config.Lender, secrets: config.Secrets, executor: config.Executor,
-		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger},
+		records:    &records{recorder: config.Recorder, inputs: config.Inputs, log: config.Logger, budget: config.RecordBudget},
 		executions: config.Executions, keep: config.KeepResults,
 		sandboxes: config.Sandboxes, remembered: config.Sessions, sessions: newSessions(config.MaxSessions),
 		tools:     config.Tools,

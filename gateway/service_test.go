@@ -102,6 +102,30 @@ func TestNothingHappensBeforeTheDecisionIsDurable(t *testing.T) {
 	}
 }
 
+// A log has as long as it is given: no less, and no more.
+func TestRecordsHaveTheirBudget(t *testing.T) {
+	for _, budget := range []time.Duration{500 * time.Millisecond, 40 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.append = func(ctx context.Context, _ execution.Record) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			config := w.config()
+			config.RecordBudget = budget
+			s, err := gateway.NewService(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, err = s.Execute(t.Context(), call())
+			if e := problemOf(err); e.Code != "audit_unavailable" || time.Since(began) != budget {
+				t.Errorf("%v after %v, and not %v", err, time.Since(began), budget)
+			}
+		})
+	}
+}
+
 // The decision is durable when the lender and the executor are called, not only
 // under way.
 func TestSideEffectsSeeADurableDecision(t *testing.T) {

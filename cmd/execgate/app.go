@@ -107,7 +107,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		return nil, err
 	}
 	inside := &insideTools{}
-	if a.broker, err = newBroker(cfg.Egress, a.log, engine, a.lender, inside, logger); err != nil {
+	if a.broker, err = newBroker(cfg.Egress, a.log, logConfig.Budget, engine, a.lender, inside, logger); err != nil {
 		return nil, err
 	}
 	if a.executor, err = newExecutor(cfg, a.state.gateway, a.broker, logger); err != nil {
@@ -145,6 +145,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 		Approvals: approvals, Requesters: a.keys, Webhooks: webhooks, PendingWebhook: cfg.Approvals.Webhook, Tools: tools,
 		MaxRunning: cfg.Requests.MaxRunning, MaxQueued: cfg.Requests.MaxQueued, Reserved: cfg.Requests.Reserved,
 		KeepResults: milliseconds(cfg.Requests.KeepResultsMS), MaxSessions: cfg.Sessions.Max,
+		RecordBudget: logConfig.Budget,
 	}
 	if options.secrets != nil {
 		config.Secrets = options.secrets

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
@@ -17,7 +18,7 @@ import (
 
 // newBroker returns the way out of sandboxes. It asks decider about each request where
 // a grant says so, keys requests with what lender lends, and has programs call tools.
-func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender *lender, tools *insideTools, logger *slog.Logger) (*egress.Broker, error) {
+func newBroker(cfg EgressConfig, log *audit.Log, budget time.Duration, decider gateway.Decider, lender *lender, tools *insideTools, logger *slog.Logger) (*egress.Broker, error) {
 	networks, err := cfg.networks()
 	if err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func newBroker(cfg EgressConfig, log *audit.Log, decider gateway.Decider, lender
 		return nil, err
 	}
 	config := egress.Config{
-		Recorder: log, AllowedNetworks: networks, IdleTimeout: milliseconds(cfg.IdleTimeoutMS), Logger: logger,
+		Recorder: log, RecordBudget: budget, AllowedNetworks: networks, IdleTimeout: milliseconds(cfg.IdleTimeoutMS), Logger: logger,
 		Decider: asks, Credentials: lender, Tools: tools,
 	}
 	if cfg.CAFile != "" {

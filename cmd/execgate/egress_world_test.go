@@ -78,7 +78,7 @@ func newEgressWorld(b testing.TB, http2 bool) *egressWorld {
 	w.must(os.WriteFile(credentials, []byte(`{"`+loadTool+`": {"token": "`+loadKey+`"}}`), 0o600))
 	w.lender, err = newLender(VaultConfig{}, credentials, db, log, logger)
 	w.must(err)
-	w.broker, err = newBroker(EgressConfig{AllowedNetworks: "127.0.0.0/8", Resolver: lyingResolver(b), CAFile: w.caFile}, log, engine, w.lender, &insideTools{}, logger)
+	w.broker, err = newBroker(EgressConfig{AllowedNetworks: "127.0.0.0/8", Resolver: lyingResolver(b), CAFile: w.caFile}, log, 0, engine, w.lender, &insideTools{}, logger)
 	w.must(err)
 
 	cfg := defaultConfig()

@@ -82,7 +82,7 @@ func NewRemote(config RemoteConfig) (*Remote, error) {
 		config.Deadline = DefaultDeadline
 	}
 	if config.Prepare == 0 {
-		config.Prepare = defaultPrepare
+		config.Prepare = max(defaultPrepare, config.Deadline)
 	}
 	if config.Workers == 0 {
 		config.Workers = defaultWorkers

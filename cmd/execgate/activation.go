@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"time"
@@ -75,7 +76,9 @@ func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, wor
 func (o *organisation) start(ctx context.Context, images map[string]string) error {
 	configured, err := o.configured(ctx)
 	err = o.Start(ctx, images, configured, err)
-	if err == nil || execution.KindOf(err) != execution.KindUnavailable {
+	// A machine that starts is busy: what was too slow then is tried once more.
+	fault, _ := errors.AsType[*execution.Error](err)
+	if err == nil || execution.KindOf(err) != execution.KindUnavailable && (fault == nil || fault.Code != activation.CodeTooSlow) {
 		o.tried = configured
 	} else if o.server != nil {
 		o.server.Again()

@@ -100,8 +100,10 @@ func (e *Executor) create(ctx context.Context, engine *engine, s spec) (string, 
 			// The engine may have created it all the same.
 			e.later(func(ctx context.Context) {
 				if err := removeOurs(ctx, engine.cli, name, s); err != nil {
-					e.hasLeft()
+					e.cfg.Logger.Debug("what may have been created is not removed, the reaper will look for it", "error", err)
 				}
+				// An engine that hung creates it only now, and had nothing to be removed yet.
+				e.hasLeft()
 			})
 			return "", s, unavailable(fmt.Errorf("create sandbox: %w", err))
 		}

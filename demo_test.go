@@ -12,6 +12,7 @@ import (
 // TestDemoBroker runs what a stranger runs first. The script checks every answer itself;
 // here is that it says what it has to, with a Vault and without, and leaves nothing.
 func TestDemoBroker(t *testing.T) {
+	t.Parallel()
 	needDocker(t)
 	s := newStage(t)
 	bin, temporary := t.TempDir(), t.TempDir()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -28,12 +29,14 @@ import (
 //	text     right after sh: what that block must print; … stands for anything
 //	console  is not run; its commands and flags must exist
 
-// pageTimeout bounds the blocks of one page.
-const pageTimeout = 10 * time.Minute
+// pageTimeout bounds the blocks of one page, some of which build: it only ends what
+// hangs, on a machine that may be busy.
+const pageTimeout = 15 * time.Minute
 
 // TestPages runs the pages against a real gateway, in a working copy and with
 // a state folder of their own.
 func TestPages(t *testing.T) {
+	t.Parallel()
 	needDocker(t)
 	s := newStage(t)
 	s.sh(t, s.copy, "make build")
@@ -77,7 +80,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	dir := t.TempDir()
-	s := &stage{copy: filepath.Join(dir, "execgate"), address: freeAddress(t), second: freeAddress(t), vault: freeAddress(t), helps: map[string]string{}}
+	s := &stage{copy: filepath.Join(dir, "execgate"), address: ownAddress(t), second: ownAddress(t), vault: ownAddress(t), helps: map[string]string{}}
 	s.state = filepath.Join(s.copy, ".cache", "state", "execgate")
 	copyTree(t, s.copy)
 	for _, variable := range os.Environ() {
@@ -94,7 +97,8 @@ func newStage(t *testing.T) *stage {
 	}
 	s.env = append(s.env, "HOME="+dir, "XDG_STATE_HOME="+filepath.Dir(s.state), "STATE="+s.state,
 		"EXECGATE_LISTEN="+s.address, "EXECGATE_URL=http://"+s.address,
-		"EXECGATE_POLICY_DEADLINE_MS=5000") // a busy machine is not what a page is about
+		// A busy machine is not what a page is about.
+		"EXECGATE_POLICY_DEADLINE_MS=10000", "EXECGATE_AUDIT_BUDGET_MS=60000", "EXECGATE_EXECUTOR_START_TIMEOUT_MS=120000", "EXECGATE_VAULT_TIMEOUT_MS=60000")
 	return s
 }
 
@@ -120,8 +124,11 @@ func copyTree(t *testing.T, to string) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// ownAddress is free, and stays so until what is to listen there does: it is not at
+// 127.0.0.1, where others are given the port meanwhile.
+func ownAddress(t *testing.T) string {
+	own := net.IPv4(127, byte(1+rand.IntN(63)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
+	listener, err := net.Listen("tcp", own.String()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,20 +148,22 @@ func (s *stage) startGateway(t *testing.T) {
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- process.Wait() }()
 	t.Cleanup(func() {
 		process.Process.Signal(syscall.SIGTERM)
-		if err := process.Wait(); err != nil {
+		if err := <-ended; err != nil {
 			t.Errorf("the gateway ended with %v", err)
 		}
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if answer, err := http.Get("http://" + s.address + "/readyz"); err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
 				break
 			}
 		}
-		if time.Now().After(deadline) {
+		if len(ended) > 0 || time.Now().After(deadline) {
 			text, _ := os.ReadFile(log.Name())
 			t.Fatalf("the gateway is not ready:\n%s", text)
 		}

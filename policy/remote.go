@@ -22,7 +22,8 @@ type RemoteConfig struct {
 	// Deadline bounds one evaluation in a worker. Zero means DefaultDeadline.
 	Deadline time.Duration
 	// Prepare bounds what comes before a question is evaluated: its turn, and a bundle that
-	// the worker has to compile again. Zero means two seconds.
+	// the worker has to compile again. Zero means two seconds, or Deadline where that is
+	// longer: a machine on which an answer takes its time is slow at this too.
 	Prepare time.Duration
 	// Workers is how many processes there are at most. Zero means three.
 	Workers int

@@ -87,7 +87,7 @@ func (o *office) decideOn(id, token, body string) answer {
 // state waits until the execution has come to the state, and returns its document.
 func (o *office) state(id, want string) string {
 	o.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		a := o.do("GET", "/v1/executions/"+id, callerToken, "")
 		if strings.Contains(a.body, `"state":"`+want+`"`) {

@@ -893,7 +893,7 @@ func TestSessionsUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond)
+	waitFor(t, "sessions to be opened and ended", func() bool { return len(w.recorded()) > 100 })
 	if err := s.Drain(context.Background()); err != nil {
 		t.Error(err)
 	}

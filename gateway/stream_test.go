@@ -216,7 +216,7 @@ func TestClientThatStopsReadingAStream(t *testing.T) {
 	w := newWorld()
 	var taken atomic.Int64
 	w.execute = flood(&taken)
-	s := serve(t, w, func(c *gateway.Config) { c.WriteTimeout = 300 * time.Millisecond })
+	s := serve(t, w, func(c *gateway.Config) { c.WriteTimeout = 2 * time.Second })
 	conn := s.dial()
 	io.WriteString(conn, withLength(asStream, program))
 	if line, err := bufio.NewReaderSize(conn, 16).ReadString('\n'); err != nil || !strings.Contains(line, "200") {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -59,7 +58,7 @@ decision := {"effect": "allow"} if input.context.approval.by != input.principal.
 	if a := approve(0, `{"decision":"approve","comment":"fine"}`); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	eventually(t, 20*time.Second, "the end of what was approved", func() bool {
+	eventually(t, "the end of what was approved", func() bool {
 		return strings.Contains(string(g.request(http.MethodGet, "/v1/executions/"+asked[0].ID, "").body), `"stdout":"the held code\n"`)
 	})
 	if a := approve(0, `{"decision":"approve"}`); a.status != http.StatusConflict {

@@ -19,6 +19,7 @@ import (
 // What is shown is held against the log, says what cannot be shown and why, and holds
 // nothing that a terminal obeys.
 func TestShowFull(t *testing.T) {
+	t.Parallel()
 	state, log, stop := newLog(t)
 	db, err := store.Open(t.Context(), filepath.Join(state, inputsFile))
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/audit"
 )
@@ -125,7 +124,7 @@ func TestWitnesses(t *testing.T) {
 		}
 		records := len(g.records())
 		for _, size := range sizes {
-			eventually(t, 90*time.Second, "a witness has the newest checkpoint", func() bool { return size() >= records })
+			eventually(t, "a witness has the newest checkpoint", func() bool { return size() >= records })
 		}
 		return records
 	}
@@ -136,7 +135,7 @@ func TestWitnesses(t *testing.T) {
 	server.set(true)
 	begun := server.size()
 	more(inFile)
-	eventually(t, 30*time.Second, "the gateway is ready with a warning", func() bool {
+	eventually(t, "the gateway is ready with a warning", func() bool {
 		r := g.request("GET", "/readyz", "")
 		if r.status != http.StatusOK {
 			t.Fatalf("the gateway is not ready: %s", r.body)

@@ -279,7 +279,7 @@ import urllib.request
 print("calling", flush=True)
 urllib.request.urlopen("http://tools.execgate/sleeper", b"{}")
 `, `"network": ["tools.execgate:80"]`))
-	eventually(t, startTimeout, "the tool is called", func() bool { return len(l.recordsOf(execution.RecordDecided)) == 2 })
+	eventually(t, "the tool is called", func() bool { return len(l.recordsOf(execution.RecordDecided)) == 2 })
 	l.waitContainers(2) // its own, and the program's
 	if r := cancel(); r.status >= 300 {
 		t.Fatalf("%d %s", r.status, r.body)
@@ -287,7 +287,7 @@ urllib.request.urlopen("http://tools.execgate/sleeper", b"{}")
 	if rest := <-done; !strings.Contains(rest, `"outcome":"cancelled"`) {
 		t.Errorf("%s", rest)
 	}
-	eventually(t, startTimeout, "both have ended", func() bool { return len(l.recordsOf(execution.RecordEnded)) == 2 })
+	eventually(t, "both have ended", func() bool { return len(l.recordsOf(execution.RecordEnded)) == 2 })
 	for _, r := range l.recordsOf(execution.RecordEnded) {
 		if r.Ended.Outcome != execution.OutcomeCancelled {
 			t.Errorf("recorded %+v", r.Ended)
@@ -301,6 +301,6 @@ urllib.request.urlopen("http://tools.execgate/sleeper", b"{}")
 	if code := l.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	l.waitNothingLeft(startTimeout)
+	l.waitNothingLeft()
 	l.verify()
 }

@@ -5,12 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Ceilings bound what any policy grants, and a file of them that makes no sense
 // keeps the gateway from starting.
 func TestCeilings(t *testing.T) {
+	t.Parallel()
 	needsEngine(t)
 	file := filepath.Join(t.TempDir(), "ceilings.json")
 	write := func(text string) {
@@ -26,7 +26,7 @@ func TestCeilings(t *testing.T) {
 	}
 
 	write(`{"limits": {"memory_mib": 96}}`)
-	eventually(t, 30*time.Second, "the ceilings are those of the file", func() bool {
+	eventually(t, "the ceilings are those of the file", func() bool {
 		a := g.request("POST", "/v1/decisions", `{"language": "python", "code": "print(1)", "limits": {"memory_mib": 512}}`)
 		return strings.Contains(string(a.body), `{"limit":"memory_mib","requested":512,"granted":96}`)
 	})

@@ -13,6 +13,7 @@ import (
 )
 
 func TestConfigChangesAreRecorded(t *testing.T) {
+	t.Parallel()
 	dir, log, _ := newLog(t)
 	place := &state{dir: dir}
 	const value = "/a/value/that/is/nobody's"

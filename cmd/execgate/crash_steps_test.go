@@ -25,7 +25,7 @@ func (g *gatewayUnderTest) died(p *privateEngine) {
 	g.start()
 	g.waitReady()
 	// A request that was under way may be carried out after the first look.
-	p.waitNothingLeft(45 * time.Second)
+	p.waitNothingLeft()
 	for id, outcomes := range g.endsOf() {
 		if len(outcomes) != 1 {
 			g.t.Errorf("%s ended %v", id, outcomes)
@@ -34,7 +34,7 @@ func (g *gatewayUnderTest) died(p *privateEngine) {
 	if e := g.execute(python("print 1")).ok(g.t); e.Stdout != "1\n" {
 		g.t.Errorf("%+v", e)
 	}
-	p.waitNothingLeft(10 * time.Second)
+	p.waitNothingLeft()
 }
 
 // crashes are the executions that the log ends as unknown_crash.
@@ -51,13 +51,14 @@ func (g *gatewayUnderTest) crashes() (n int) {
 // kill -9 at each step of an execution, before the engine has been asked and
 // after it has done what it was asked.
 func TestKilledAtEachStep(t *testing.T) {
+	t.Parallel()
 	p := newPrivateEngine(t, 512)
 	door := newGate(t, p.socket())
 	g := p.gateway("EXECGATE_EXECUTOR_ENGINE", door.address())
 	g.start()
 	g.waitReady()
 	g.execute(python("print 1")).ok(t)
-	p.waitNothingLeft(10 * time.Second)
+	p.waitNothingLeft()
 	for _, death := range deaths {
 		for when, answer := range map[string]bool{"before": false, "after": true} {
 			t.Run(death.name+"/"+when, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestKilledAtEachStep(t *testing.T) {
 				caller := g.post(python("print 1"))
 				select {
 				case <-killed:
-				case <-time.After(20 * time.Second):
+				case <-time.After(patience):
 					t.Fatal("the engine was never asked that")
 				}
 				<-caller
@@ -87,7 +88,7 @@ func TestKilledAtEachStep(t *testing.T) {
 		before := g.crashes()
 		caller := g.post(python("spin"))
 		p.waitSandboxes(1)
-		eventually(t, 10*time.Second, "it is decided", func() bool { return g.openOnes() == 1 })
+		eventually(t, "it is decided", func() bool { return g.openOnes() == 1 })
 		g.kill()
 		<-caller
 		g.died(p)
@@ -98,13 +99,14 @@ func TestKilledAtEachStep(t *testing.T) {
 	if code := g.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	p.waitNothingLeft(time.Second)
+	p.waitNothingLeft()
 	g.verify()
 }
 
 // kill -9 while sandboxes are made ready, are ready, and are claimed: they are
 // nobody's execution, and go with the others.
 func TestKilledWithSandboxesParked(t *testing.T) {
+	t.Parallel()
 	p := newPrivateEngine(t, 512)
 	door := newGate(t, p.socket())
 	g := p.gateway("EXECGATE_EXECUTOR_ENGINE", door.address())
@@ -144,7 +146,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 			var caller <-chan reply
 			if test.request == "" || test.body != "" {
 				g.waitReady()
-				p.waitSandboxes(2)
+				g.waitParked(2)
 				if test.request != "" {
 					door.set(test.request, test.answer, trap)
 				}
@@ -153,7 +155,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 				}
 				if test.request == "" {
 					if test.body != "" {
-						eventually(t, 10*time.Second, "it is decided", func() bool { return g.openOnes() == 1 })
+						eventually(t, "it is decided", func() bool { return g.openOnes() == 1 })
 					}
 					g.kill()
 					close(killed)
@@ -161,7 +163,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 			}
 			select {
 			case <-killed:
-			case <-time.After(30 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the engine was never asked that")
 			}
 			if caller != nil {
@@ -179,6 +181,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 
 // kill -9 while the engine is prepared, before anything can run.
 func TestKilledWhileItPrepares(t *testing.T) {
+	t.Parallel()
 	p := newPrivateEngine(t, 512)
 	door := newGate(t, p.socket())
 	g := p.gateway("EXECGATE_EXECUTOR_ENGINE", door.address())
@@ -201,8 +204,8 @@ func TestKilledWhileItPrepares(t *testing.T) {
 			close(up)
 			select {
 			case <-killed:
-			case <-time.After(20 * time.Second):
-				door.set("", false, func() bool { return true })
+			case <-time.After(patience):
+				door.set("", false, nil)
 				t.Fatal("the engine was never asked that")
 			}
 			g.died(p)

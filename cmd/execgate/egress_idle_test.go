@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/egress"
 	"github.com/execgate/execgate/execution"
@@ -64,7 +63,7 @@ func (w *egressWorld) idle(n int) (each, resident int64) {
 	answered := egress.RequestOutcome{Outcome: egress.Outcome{Effect: execution.EffectAllow}, Status: "2xx"}
 	waiting := func(n int) {
 		w.tb.Helper()
-		eventually(w.tb, 5*time.Minute, "the sandboxes wait", func() bool {
+		eventually(w.tb, "the sandboxes wait", func() bool {
 			return w.broker.Stats().Requests[answered] >= uint64(n) || w.tb.Failed()
 		})
 	}

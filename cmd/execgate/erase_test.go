@@ -30,7 +30,7 @@ decision := {
 	"runtime": "runc",
 	"env": {"allow": ["MODE"]},
 	"limits": {
-		"timeout_ms": 30000, "memory_mib": 128, "cpu_millis": 1000, "cpu_shares": 256, "pids": 50, "nofile": 256,
+		"timeout_ms": 600000, "memory_mib": 128, "cpu_millis": 1000, "cpu_shares": 256, "pids": 50, "nofile": 256,
 		"tmp_mib": 8, "workspace_mib": 8, "shm_mib": 4, "output_kib": 1024, "result_kib": 64, "files_mib": 1, "files_count": 4,
 	},
 	"obligations": [
@@ -104,7 +104,7 @@ func (g *gatewayUnderTest) showFull(id string) (full fullExecution) {
 // stand in its database.
 func (g *gatewayUnderTest) wrappedKeys() (keys [][]byte) {
 	g.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(g.state, inputsFile)+"?mode=ro")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(g.state, inputsFile)+busy+"&mode=ro")
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -132,6 +132,7 @@ func (g *gatewayUnderTest) wrappedKeys() (keys [][]byte) {
 // What record_full keeps is nowhere in plain, can be shown by the operator and is what
 // was recorded; and once erased it is nowhere at all, while the log stays whole.
 func TestRecordFullAndErasure(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, map[string]string{"EXECGATE_POLICY_FOLDER": keepingPolicy(t)})
 	body := python(`import os, sys; print("needle-" + "out AKIA1234"); print(os.environ["MODE"][::-1], file=sys.stderr); result = {"n": INPUT_DATA["n"][::-1]}`,
 		`"env": {"MODE": "needle-env"}`, `"input": {"n": "needle-input"}`, `"stdin": "needle-stdin"`)
@@ -278,6 +279,7 @@ func answerID(t *testing.T, r reply) string {
 
 // What must be kept and finds no room is not answered, and the record says why.
 func TestRecordFullWithoutRoom(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, map[string]string{"EXECGATE_POLICY_FOLDER": keepingPolicy(t), "EXECGATE_POLICY_INPUTS_MAX_MIB": "1"})
 	r := g.execute(python(`print("x" * 700_000)`))
 	if r.status != http.StatusServiceUnavailable || !strings.Contains(string(r.body), "obligation_failed") || strings.Contains(string(r.body), "xxxx") {
@@ -297,17 +299,18 @@ func TestRecordFullWithoutRoom(t *testing.T) {
 // What was asked is kept before it runs: a gateway that dies meanwhile has it, and the
 // next one shows and erases it.
 func TestRecordFullOutlivesACrash(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, map[string]string{"EXECGATE_POLICY_FOLDER": keepingPolicy(t)})
-	g.begin(python(`import time; time.sleep(25)`))
+	g.begin(python(`import time; time.sleep(600)`))
 	var id string
-	eventually(t, startTimeout, "the request is held", func() bool {
+	eventually(t, "the request is held", func() bool {
 		for _, r := range g.recordsOf(execution.RecordDecided) {
 			id = r.Execution
 		}
 		return id != "" && len(g.wrappedKeys()) == 2
 	})
 	g.kill()
-	if full := g.showFull(id); full.Request == nil || !bytes.Contains(full.Request.Content, []byte("time.sleep(25)")) || full.Output != nil || full.Decisions[0].Recorded != "matches" {
+	if full := g.showFull(id); full.Request == nil || !bytes.Contains(full.Request.Content, []byte("time.sleep(600)")) || full.Output != nil || full.Decisions[0].Recorded != "matches" {
 		t.Errorf("after the crash: %+v", full)
 	}
 	g.start()

@@ -133,7 +133,7 @@ exporters:
 		}
 		return all
 	}
-	eventually(t, startTimeout, "the receiver has every record", func() bool { return len(http1.seqs()) >= len(want()) })
+	eventually(t, "the receiver has every record", func() bool { return len(http1.seqs()) >= len(want()) })
 	if code := g.stop(); code != 0 {
 		t.Errorf("the gateway ended with %d", code)
 	}
@@ -188,7 +188,13 @@ exporters:
 `, hanging.Addr(), closed.Addr()))
 	plain := startGateway(t, nil)
 	var with, without []time.Duration
-	for range 6 { // in turns, so that whatever else the machine does is the same for both
+	// The shortest time that an exporter waits for anything is half a second.
+	delayed := func() bool {
+		return slices.Min(with) > slices.Min(without)+400*time.Millisecond && slices.Min(with) > 2*slices.Min(without)
+	}
+	// In turns, so that whatever else the machine does is the same for both; and for longer
+	// where it does so much that the shortest are not yet alike.
+	for round := 0; round < 6 || delayed() && round < 60; round++ {
 		for g, took := range map[*gatewayUnderTest]*[]time.Duration{g: &with, plain: &without} {
 			began := time.Now()
 			g.execute(python("print(1)")).ok(t)
@@ -198,11 +204,10 @@ exporters:
 	slices.Sort(with)
 	slices.Sort(without)
 	t.Logf("an execution takes %v beside dead receivers, and %v without", with[len(with)/2], without[len(without)/2])
-	// The shortest time that an exporter waits for anything is half a second.
-	if with[0] > without[0]+400*time.Millisecond && with[0] > 2*without[0] {
+	if delayed() {
 		t.Errorf("no execution took less than %v beside dead receivers, and without them %v", with[0], without[0])
 	}
-	eventually(t, startTimeout, "readiness warns", func() bool {
+	eventually(t, "readiness warns", func() bool {
 		resp, err := http.Get(g.url + "/readyz")
 		if err != nil {
 			return false
@@ -249,7 +254,7 @@ func TestLocalRunDeliversNothing(t *testing.T) {
 	recorded := len(g.records())
 	g.start()
 	g.waitReady()
-	eventually(t, startTimeout, "what was run before is delivered", func() bool {
+	eventually(t, "what was run before is delivered", func() bool {
 		text, _ := os.ReadFile(file)
 		return bytes.Count(text, []byte("\n")) >= recorded && bytes.Contains(text, []byte(`"type":"ended"`))
 	})

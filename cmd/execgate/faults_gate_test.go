@@ -58,11 +58,14 @@ func newGate(t testing.TB, engine string) *gate {
 
 func (g *gate) address() string { return "unix://" + g.path }
 
-// set lays a trap, for one time.
+// set lays a trap, for one time, in the place of the one that was; an empty request lays
+// none.
 func (g *gate) set(request string, answer bool, sprung func() bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.trap = &trap{regexp.MustCompile(request), answer, sprung}
+	if g.trap = nil; request != "" {
+		g.trap = &trap{regexp.MustCompile(request), answer, sprung}
+	}
 }
 
 // deafen has every agent hear nothing any more once one of them has said cue;

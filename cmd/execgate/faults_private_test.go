@@ -199,16 +199,16 @@ func (p *privateEngine) sandboxes() []container {
 // waitSandboxes waits until n of them run.
 func (p *privateEngine) waitSandboxes(n int) {
 	p.t.Helper()
-	eventually(p.t, 60*time.Second, fmt.Sprintf("%d sandboxes run", n), func() bool {
+	eventually(p.t, fmt.Sprintf("%d sandboxes run", n), func() bool {
 		running := slices.DeleteFunc(p.sandboxes(), func(c container) bool { return c.State != "running" })
 		return len(running) >= n
 	})
 }
 
 // waitNothingLeft waits until there is no container, and no volume but the agent's.
-func (p *privateEngine) waitNothingLeft(timeout time.Duration) {
+func (p *privateEngine) waitNothingLeft() {
 	p.t.Helper()
-	eventually(p.t, timeout, "nothing is left on the private engine", func() bool {
+	eventually(p.t, "nothing is left on the private engine", func() bool {
 		var volumes struct{ Volumes []struct{ Name string } }
 		if err := p.get("/volumes", &volumes); err != nil {
 			p.t.Fatal(err)
@@ -248,6 +248,7 @@ func (p *privateEngine) gateway(settings ...string) *gatewayUnderTest {
 // TestPrivateEngine holds the helper itself: an engine that works, and of which
 // nothing stays.
 func TestPrivateEngine(t *testing.T) {
+	t.Parallel()
 	var folder string
 	t.Run("works", func(t *testing.T) {
 		p := newPrivateEngine(t, 256)
@@ -258,7 +259,7 @@ func TestPrivateEngine(t *testing.T) {
 		if e := g.execute(python("print hello")).ok(t); e.Stdout != "hello\n" {
 			t.Errorf("%+v", e)
 		}
-		p.waitNothingLeft(10 * time.Second)
+		p.waitNothingLeft()
 		g.begin(python("spin"))
 		p.waitSandboxes(1)
 		g.kill()

@@ -170,7 +170,7 @@ func TestFlood(t *testing.T) {
 	if q, b := percentile(quiet, 99), percentile(beside, 99); b > floodFactor*q {
 		t.Errorf("the well-behaved caller's p99 is %v, %.1f times its quiet %v: at most %d times", b, float64(b)/float64(q), q, floodFactor)
 	}
-	g.waitNothingLeftBut(60*time.Second, executor.MostParked(defaultConfig().Executor.shelves(), map[string]int{"default": 1}))
+	g.waitNothingLeftBut(executor.MostParked(defaultConfig().Executor.shelves(), map[string]int{"default": 1}))
 	if code := g.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -189,7 +189,7 @@ func newGatewayForFlood(t *testing.T) *gatewayUnderTest {
 }
 
 // waitNothingLeftBut waits until the gateway has at most so many containers.
-func (g *gatewayUnderTest) waitNothingLeftBut(timeout time.Duration, n int) {
+func (g *gatewayUnderTest) waitNothingLeftBut(n int) {
 	g.t.Helper()
-	eventually(g.t, timeout, fmt.Sprintf("at most %d containers are left", n), func() bool { return len(g.containers()) <= n })
+	eventually(g.t, fmt.Sprintf("at most %d containers are left", n), func() bool { return len(g.containers()) <= n })
 }

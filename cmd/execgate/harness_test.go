@@ -17,8 +17,16 @@ import (
 	"github.com/execgate/execgate/execution/recordtest"
 )
 
-// startTimeout is how long a gateway may take to come up on a busy machine.
-const startTimeout = 60 * time.Second
+// patience is how long a test waits for what has to come. It only ends tests that fail:
+// a machine that is busy may hold a process up for many seconds, at any point.
+const patience = 2 * time.Minute
+
+// unhurried are the settings of a gateway that refuses nothing because the machine is
+// busy for a while.
+var unhurried = map[string]string{
+	"EXECGATE_POLICY_DEADLINE_MS": "10000", "EXECGATE_AUDIT_BUDGET_MS": "60000", "EXECGATE_EXECUTOR_START_TIMEOUT_MS": "120000",
+	"EXECGATE_VAULT_TIMEOUT_MS": "60000",
+}
 
 // gatewayUnderTest is `execgate serve` as a process of its own.
 type gatewayUnderTest struct {
@@ -72,7 +80,8 @@ func (g *gatewayUnderTest) start() {
 	g.t.Helper()
 	g.log = &logLines{}
 	g.process = exec.Command("execgate", append([]string{"serve", "--listen", "127.0.0.1:0", "--state", g.state}, g.args...)...)
-	env := map[string]string{"EXECGATE_LOG_FORMAT": "json", "EXECGATE_AUDIT_SEGMENT_MIB": "1", "EXECGATE_POLICY_DEADLINE_MS": "5000"}
+	env := map[string]string{"EXECGATE_LOG_FORMAT": "json", "EXECGATE_AUDIT_SEGMENT_MIB": "1"}
+	maps.Copy(env, unhurried)
 	maps.Copy(env, g.env)
 	g.process.Env = os.Environ()
 	for name, value := range env {
@@ -89,7 +98,7 @@ func (g *gatewayUnderTest) start() {
 		p.Wait()
 		close(exited)
 	}(g.process, g.exited)
-	eventually(g.t, startTimeout, "the gateway has an address", func() bool {
+	eventually(g.t, "the gateway has an address", func() bool {
 		if !g.running() {
 			g.t.Fatalf("the gateway ended at its start: %s", g.log)
 		}
@@ -101,7 +110,7 @@ func (g *gatewayUnderTest) start() {
 
 func (g *gatewayUnderTest) waitReady() {
 	g.t.Helper()
-	eventually(g.t, startTimeout, "the gateway is ready", func() bool {
+	eventually(g.t, "the gateway is ready", func() bool {
 		resp, err := http.Get(g.url + "/readyz")
 		if err != nil {
 			return false
@@ -109,6 +118,16 @@ func (g *gatewayUnderTest) waitReady() {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// startAgain starts a gateway that ended with sandboxes: ready means that they are gone.
+func (g *gatewayUnderTest) startAgain() {
+	g.t.Helper()
+	g.start()
+	g.waitReady()
+	if left := g.containers(); len(left) > 0 {
+		g.t.Errorf("ready, with containers of its earlier life: %v", left)
+	}
 }
 
 func (g *gatewayUnderTest) running() bool {
@@ -138,18 +157,18 @@ func (g *gatewayUnderTest) signal(s syscall.Signal) {
 func (g *gatewayUnderTest) stop() int {
 	g.t.Helper()
 	g.signal(syscall.SIGTERM)
-	return g.wait(60 * time.Second)
+	return g.wait()
 }
 
 // wait waits for the process to end and returns its exit code, -1 where a signal
 // ended it.
-func (g *gatewayUnderTest) wait(timeout time.Duration) int {
+func (g *gatewayUnderTest) wait() int {
 	g.t.Helper()
 	select {
 	case <-g.exited:
 		return g.process.ProcessState.ExitCode()
-	case <-time.After(timeout):
-		g.t.Fatalf("the gateway has not ended after %v", timeout)
+	case <-time.After(patience):
+		g.t.Fatalf("the gateway has not ended after %v", patience)
 		return 0
 	}
 }
@@ -179,7 +198,7 @@ func (g *gatewayUnderTest) containers() []container {
 func (g *gatewayUnderTest) waitContainers(n int) []container {
 	g.t.Helper()
 	var running []container
-	eventually(g.t, 60*time.Second, "the containers run", func() bool {
+	eventually(g.t, "the containers run", func() bool {
 		running = slices.DeleteFunc(g.containers(), func(c container) bool { return c.State != "running" })
 		return len(running) >= n
 	})
@@ -187,9 +206,9 @@ func (g *gatewayUnderTest) waitContainers(n int) []container {
 }
 
 // waitNothingLeft waits until the gateway has no container.
-func (g *gatewayUnderTest) waitNothingLeft(timeout time.Duration) {
+func (g *gatewayUnderTest) waitNothingLeft() {
 	g.t.Helper()
-	eventually(g.t, timeout, "no container is left", func() bool { return len(g.containers()) == 0 })
+	eventually(g.t, "no container is left", func() bool { return len(g.containers()) == 0 })
 }
 
 // records returns the audit log as it is on the disk.
@@ -239,12 +258,12 @@ func (g *gatewayUnderTest) verify() {
 }
 
 // eventually polls until condition holds.
-func eventually(t testing.TB, timeout time.Duration, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(timeout)
+	deadline := time.Now().Add(patience)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", timeout, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

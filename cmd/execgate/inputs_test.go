@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -14,6 +13,7 @@ import (
 // A shadow policy decides nothing: what it would deny runs, and there is a record
 // and a metric of it. A decision is kept, whatever it is, and replayed.
 func TestShadowOfAGateway(t *testing.T) {
+	t.Parallel()
 	shadow := filepath.Join(t.TempDir(), "shadow")
 	if err := os.Mkdir(shadow, 0o700); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ decision := {"effect": "deny", "reasons": [{"code": "closed", "rule": "shadow.cl
 	}
 	auditor := keyOf(t, g.request(http.MethodPost, "/v1/keys", `{"tenant":"default","roles":["auditor"],"label":"metrics"}`))
 	for _, series := range []string{`execgate_shadow_decisions_total{result="allow_to_deny"} 1`, "execgate_inputs_kept_total 1"} {
-		eventually(t, 30*time.Second, series, func() bool { return strings.Contains(g.metrics(auditor), series) })
+		eventually(t, series, func() bool { return strings.Contains(g.metrics(auditor), series) })
 	}
 	g.stop()
 	g.verify()

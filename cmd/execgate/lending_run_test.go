@@ -186,6 +186,7 @@ func TestLendingOnlyWhatIsGranted(t *testing.T) {
 
 // A hundred at once: a hundred users, and none left.
 func TestHundredLeasesAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newLending(t, vaulttest.Options{})
 	settings := l.settings(t, "")
 	settings["EXECGATE_REQUESTS_MAX_RUNNING"] = "100"
@@ -227,20 +228,21 @@ func TestHundredLeasesAtOnce(t *testing.T) {
 
 // waitNothingLent waits until neither the database nor Vault has anything of an
 // execution.
-func (l *lending) waitNothingLent(t *testing.T, timeout time.Duration) {
+func (l *lending) waitNothingLent(t *testing.T) {
 	t.Helper()
-	eventually(t, timeout, "nothing is lent", func() bool { return len(l.users(t)) == 0 && l.tokens(t) == 0 })
+	eventually(t, "nothing is lent", func() bool { return len(l.users(t)) == 0 && l.tokens(t) == 0 })
 }
 
 // kill -9 at each step of a loan: after the next start nothing of it is left.
 func TestKilledAtEachStepOfALoan(t *testing.T) {
+	t.Parallel()
 	l := newLending(t, vaulttest.Options{})
 	door := newVaultDoor(t, l.vault.Addr())
 	l.gatewayUnderTest = newGateway(t, filepath.Join(t.TempDir(), "state"), l.settings(t, door.address))
 	l.args = []string{"--config", l.config(t)}
 	l.start()
 	l.waitReady()
-	body := python("import time; time.sleep(2)", `"tools": ["reports-db"]`)
+	ends, goesOn := python("print(1)", `"tools": ["reports-db"]`), python("import time; time.sleep(600)", `"tools": ["reports-db"], "limits": {"timeout_ms": 60000}`)
 	for _, step := range []struct {
 		name, request string
 		answer        bool
@@ -260,29 +262,33 @@ func TestKilledAtEachStepOfALoan(t *testing.T) {
 			if step.request != "" {
 				door.set(step.request, step.answer, func() { l.kill(); close(killed) })
 			}
+			body := ends
+			if step.request == "" {
+				body = goesOn
+			}
 			caller := l.post(body)
 			if step.request == "" {
-				eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.users(t)) == 1 })
+				eventually(t, "the lease is issued", func() bool { return len(l.users(t)) == 1 })
 				l.waitContainers(1)
 				l.kill()
 				close(killed)
 			}
 			select {
 			case <-killed:
-			case <-time.After(60 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("Vault was never asked that")
 			}
 			<-caller
 			l.start()
 			l.waitReady()
-			l.waitNothingLent(t, 30*time.Second)
+			l.waitNothingLent(t)
 			if n := l.crashes() - before; n != step.crashed {
 				t.Errorf("%d executions ended as unknown_crash", n)
 			}
 			if e := l.execute(python("print(1)", `"tools": ["reports-db"]`)).ok(t); e.Stdout != "1\n" {
 				t.Errorf("%+v", e)
 			}
-			l.waitNothingLent(t, 10*time.Second)
+			l.waitNothingLent(t)
 		})
 	}
 	if code := l.stop(); code != 0 {
@@ -294,6 +300,7 @@ func TestKilledAtEachStepOfALoan(t *testing.T) {
 // What goes wrong with Vault in the middle of runs ends nothing else: new loans are
 // refused, what runs goes on, and what is owed is given back when Vault is there again.
 func TestVaultFailsWhileExecutionsRun(t *testing.T) {
+	t.Parallel()
 	l := newLending(t, vaulttest.Options{Durable: true, Audit: true})
 	settings := l.settings(t, "")
 	settings["EXECGATE_VAULT_TIMEOUT_MS"] = "1000"
@@ -302,26 +309,46 @@ func TestVaultFailsWhileExecutionsRun(t *testing.T) {
 	l.start()
 	l.waitReady()
 	lends := python("print(1)", `"tools": ["reports-db"]`)
-	refusesToLend := func(t *testing.T) {
+	refusesToLend := func(t *testing.T) time.Duration {
 		t.Helper()
 		began := time.Now()
 		p := l.execute(lends).refused(t, http.StatusServiceUnavailable)
 		if !strings.HasPrefix(p.Code, "vault_") || p.RetryAfterMS == 0 {
 			t.Errorf("refused with %+v", p)
 		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("refused after %v", took)
-		}
+		return time.Since(began)
+	}
+	// begins has a program run that uses a credential until it is let go. One that a busy
+	// Vault keeps waiting is refused, and asks again.
+	begins := func(t *testing.T) (work hold, running <-chan reply, issued execution.Record) {
+		t.Helper()
+		before := len(l.recordsOf(execution.RecordLeaseIssued))
+		eventually(t, "the lease is issued", func() bool {
+			if running == nil {
+				work = newHold()
+				running = l.post(python(work.code(), `"tools": ["reports-db"], "limits": {"timeout_ms": 60000}`))
+			}
+			if all := l.recordsOf(execution.RecordLeaseIssued); len(all) > before {
+				issued = all[len(all)-1]
+				return true
+			}
+			select {
+			case r := <-running:
+				r.refused(t, http.StatusServiceUnavailable)
+				running = nil
+			default:
+			}
+			return false
+		})
+		return work, running, issued
 	}
 	t.Run("token revoked by hand", func(t *testing.T) {
-		running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
-		eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.recordsOf(execution.RecordLeaseIssued)) == 1 })
-		issued := l.recordsOf(execution.RecordLeaseIssued)[0]
+		work, running, issued := begins(t)
 		l.vault.Do(t, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": issued.Lease.Accessor})
-		if e := (<-running).ok(t); e.Stdout != "done\n" {
+		if e := work.letGo(t, l.gatewayUnderTest, running).ok(t); e.Stdout != "done\n" {
 			t.Errorf("%+v", e)
 		}
-		l.waitNothingLent(t, 10*time.Second)
+		l.waitNothingLent(t)
 		auditor := keyOf(t, l.request(http.MethodPost, "/v1/keys", `{"tenant":"default","roles":["auditor"]}`))
 		if text := l.metrics(auditor); !strings.Contains(text, "\nexecgate_vault_pending_revocations 0\n") {
 			t.Error("revocations are pending")
@@ -334,23 +361,30 @@ func TestVaultFailsWhileExecutionsRun(t *testing.T) {
 		"slow":       {func(t *testing.T) { l.vault.Pause(t) }, func(t *testing.T) { l.vault.Resume(t) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The user is there before Vault has written down that it answered: the record
-			// tells that the gateway has it.
-			issued := len(l.recordsOf(execution.RecordLeaseIssued))
-			running := l.post(python("import time; time.sleep(3); print('done')", `"tools": ["reports-db"]`))
-			eventually(t, 30*time.Second, "the lease is issued", func() bool { return len(l.recordsOf(execution.RecordLeaseIssued)) == issued+1 })
-			fault.begin(t)
-			refusesToLend(t)
-			if e := l.execute(python("print(2)")).ok(t); e.Stdout != "2\n" {
-				t.Errorf("an execution without credentials: %+v", e)
+			const most = 5 * time.Second
+			for try := 1; ; try++ {
+				// The user is there before Vault has written down that it answered: the record
+				// tells that the gateway has it.
+				work, running, _ := begins(t)
+				fault.begin(t)
+				took := refusesToLend(t)
+				if e := l.execute(python("print(2)")).ok(t); e.Stdout != "2\n" {
+					t.Errorf("an execution without credentials: %+v", e)
+				}
+				r := work.letGo(t, l.gatewayUnderTest, running)
+				if e := r.ok(t); e.Stdout != "done\n" || !strings.Contains(string(r.body), `"revoked":false`) {
+					t.Errorf("what ran: %d %s", r.status, r.body)
+				}
+				fault.end(t)
+				l.waitNothingLent(t)
+				eventually(t, "it lends again", func() bool { return l.execute(lends).status == http.StatusOK })
+				if took <= most {
+					return
+				}
+				if try == 5 { // a busy machine may take as long, but not each time
+					t.Fatalf("refused after %v, and never within %v", took, most)
+				}
 			}
-			r := <-running
-			if e := r.ok(t); e.Stdout != "done\n" || !strings.Contains(string(r.body), `"revoked":false`) {
-				t.Errorf("what ran: %d %s", r.status, r.body)
-			}
-			fault.end(t)
-			l.waitNothingLent(t, 60*time.Second)
-			eventually(t, 30*time.Second, "it lends again", func() bool { return l.execute(lends).status == http.StatusOK })
 		})
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,9 +13,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
-	"github.com/execgate/execgate/policies"
 	"github.com/execgate/execgate/vault/vaulttest"
 	"github.com/miekg/dns"
 )
@@ -145,9 +146,7 @@ func (l *lending) config(t *testing.T) string {
 func (l *lending) policy(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, policies.Files); err != nil {
-		t.Fatal(err)
-	}
+	shippedPolicy(t, dir)
 	path := filepath.Join(dir, "data.json")
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -204,30 +203,30 @@ func lyingResolver(t testing.TB) string {
 
 var sharedObject = regexp.MustCompile(`(?m)(/\S+\.so\S*)`)
 
-// psqlImages is a list of images with one more, the sandbox's with psql.
-func psqlImages(t *testing.T) string {
-	t.Helper()
-	const reference = "execgate-test/psql:1"
+const psqlReference = "execgate-test/psql:1"
+
+// psqlImage makes the sandbox's image with psql, once for all tests.
+var psqlImage = sync.OnceValue(func() error {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/psql")
 	if err != nil || len(found) == 0 {
-		t.Fatalf("psql is not installed, scripts/setup --vault does that: %v", err)
+		return fmt.Errorf("psql is not installed, scripts/setup --vault does that: %w", err)
 	}
 	linked, err := exec.Command("ldd", found[len(found)-1]).Output()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "execgate-psql-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	copied := os.Mkdir(filepath.Join(dir, "lib"), 0o755)
 	copyFile := func(from, to string) {
 		content, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, to), content, 0o755)
 		}
-		if err := os.WriteFile(filepath.Join(dir, to), content, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "lib"), 0o755); err != nil {
-		t.Fatal(err)
+		copied = errors.Join(copied, err)
 	}
 	copyFile(found[len(found)-1], "psql.bin")
 	for _, object := range sharedObject.FindAllString(string(linked), -1) {
@@ -236,18 +235,30 @@ func psqlImages(t *testing.T) string {
 			copyFile(object, filepath.Join("lib", base))
 		}
 	}
-	write(t, filepath.Join(dir, "Dockerfile"), "FROM execgate/sandbox:latest\nCOPY lib /opt/psql/lib\nCOPY psql.bin /opt/psql/psql\n")
-	build := exec.Command("docker", "build", "-q", "-t", reference, dir)
+	recipe := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM execgate/sandbox:latest\nCOPY lib /opt/psql/lib\nCOPY psql.bin /opt/psql/psql\n"), 0o644)
+	if err := errors.Join(copied, recipe); err != nil {
+		return err
+	}
+	build := exec.Command("docker", "build", "-q", "-t", psqlReference, dir)
 	build.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("docker build: %v: %s", err, out)
+		return fmt.Errorf("docker build: %w: %s", err, out)
+	}
+	return nil
+})
+
+// psqlImages is a list of images with one more, the sandbox's with psql.
+func psqlImages(t *testing.T) string {
+	t.Helper()
+	if err := psqlImage(); err != nil {
+		t.Fatal(err)
 	}
 	shipped, err := os.ReadFile("../../images/images.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "images.yaml")
-	write(t, path, string(shipped)+"  - name: psql\n    reference: "+reference+"\n    languages: {}\n")
+	write(t, path, string(shipped)+"  - name: psql\n    reference: "+psqlReference+"\n    languages: {}\n")
 	return path
 }
 

@@ -236,6 +236,7 @@ func TestEveryMetricHasItsRow(t *testing.T) {
 
 // The values of labels are on the page too, where they are words of this gateway.
 func TestEveryLabelsValueIsOnThePage(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +290,7 @@ func TestMetricsOfAGateway(t *testing.T) {
 				}
 			}
 		}()
-		eventually(t, 60*time.Second, what, func() bool {
+		eventually(t, what, func() bool {
 			got = scan(t, g.metrics(auditor))
 			for series, value := range want {
 				if got[series] != value {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -85,7 +84,7 @@ func TestPrograms(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.name+"/engine", func(t *testing.T) { checkContainer(t, g, p.name) })
 	}
-	g.waitNothingLeft(10 * time.Second)
+	g.waitNothingLeft()
 	if code := g.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -154,19 +153,25 @@ func checkContainer(t *testing.T, g *gatewayUnderTest, name string) {
 	if err := json.Unmarshal(example(t, name+".json"), &request); err != nil {
 		t.Fatal(err)
 	}
-	request["code"] = "import time\ntime.sleep(25)"
+	request["code"] = "import time\ntime.sleep(600)"
+	asked, _ := request["limits"].(map[string]any)
+	if asked == nil {
+		asked = map[string]any{}
+	}
+	asked["timeout_ms"] = 60_000
+	request["limits"] = asked
 	body, err := json.Marshal(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.waitNothingLeft(10 * time.Second) // removal goes on for a moment after the answer
+	g.waitNothingLeft() // removal goes on for a moment after the answer
 	before := len(g.recordsOf(execution.RecordEnded))
 	hangUp := g.begin(string(body))
 	c := g.waitContainers(1)[0]
 	raw := inspect(t, c.ID)
 	hangUp()
-	g.waitNothingLeft(10 * time.Second)
-	eventually(t, 10*time.Second, "the end is recorded", func() bool { return len(g.recordsOf(execution.RecordEnded)) > before })
+	g.waitNothingLeft()
+	eventually(t, "the end is recorded", func() bool { return len(g.recordsOf(execution.RecordEnded)) > before })
 
 	var got struct {
 		HostConfig hostConfig

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -58,6 +59,22 @@ func (g *gatewayUnderTest) try(method, path, body string, header ...string) (rep
 func (g *gatewayUnderTest) execute(body string) reply {
 	g.t.Helper()
 	return g.request(http.MethodPost, "/v1/executions", body)
+}
+
+// outOfTime executes a program that says something and does not end, in the shortest
+// time in which it comes to say it: on a busy machine one may be over before its first
+// line.
+func (g *gatewayUnderTest) outOfTime(t testing.TB, body func(limits string) string, says string) ended {
+	t.Helper()
+	for ms := 500; ; ms *= 4 {
+		e := g.execute(body(fmt.Sprintf(`"limits":{"timeout_ms":%d}`, ms))).ok(t)
+		if e.Outcome != execution.OutcomeTimedOut || e.ExitCode != nil {
+			t.Fatalf("%+v", e)
+		}
+		if e.Stdout == says || ms > 30_000 {
+			return e
+		}
+	}
 }
 
 // python is the body of a request that runs code; members are further ones, as

@@ -104,18 +104,18 @@ exporters: [{name: siem, type: http, url: %s/ingest}]
 		t.Error("the first record is not shown any more")
 	}
 	acknowledges.Store(true)
-	eventually(t, startTimeout, "there is room again", func() bool { return len(g.segments()) <= 2 })
+	eventually(t, "there is room again", func() bool { return len(g.segments()) <= 2 })
 	if g.fillLog(5) {
-		eventually(t, startTimeout, "there is room again, while the exporter catches up", func() bool { return !g.fillLog(1) })
+		eventually(t, "there is room again, while the exporter catches up", func() bool { return !g.fillLog(1) })
 	}
 	check := func(what string) {
 		t.Helper()
-		eventually(t, startTimeout, what+": retention has done what there is to do", func() bool { return len(g.segments()) <= 2 })
+		eventually(t, what+": retention has done what there is to do", func() bool { return len(g.segments()) <= 2 })
 		oldest := g.records()[0].Seq
 		if oldest == 0 {
 			t.Fatalf("%s: nothing was removed", what)
 		}
-		eventually(t, startTimeout, what+": the oldest that is shown is the oldest that is kept", func() bool { return g.oldestShown() == oldest })
+		eventually(t, what+": the oldest that is shown is the oldest that is kept", func() bool { return g.oldestShown() == oldest })
 		if r := g.request(http.MethodGet, "/v1/records/0", ""); r.status != http.StatusNotFound {
 			t.Errorf("%s: record 0: %d %s", what, r.status, r.body)
 		}
@@ -145,7 +145,7 @@ exporters: [{name: siem, type: http, url: %s/ingest}]
 		check(what)
 	}
 	last := g.records()[0].Seq
-	eventually(t, startTimeout, "the exporter had what was removed", func() bool {
+	eventually(t, "the exporter had what was removed", func() bool {
 		all := got.seqs()
 		slices.Sort(all)
 		return uint64(len(all)) > last && all[last] == last
@@ -164,6 +164,7 @@ exporters: [{name: siem, type: http, url: %s/ingest}]
 
 // That old segments cannot be removed shows before the log is full.
 func TestReadyzWarnsOfRetention(t *testing.T) {
+	t.Parallel()
 	i := startIndexedLog(t, t.TempDir(), audit.Config{SegmentBytes: 64 << 10, MaxBytes: 256 << 10, DropExported: true})
 	ready := func() string {
 		if err := (auditProber{i.log}).Ready(t.Context()); err != nil {
@@ -187,5 +188,5 @@ func TestReadyzWarnsOfRetention(t *testing.T) {
 		t.Errorf("a log that cannot: %q", got)
 	}
 	must(t, os.RemoveAll(inTheWay))
-	eventually(t, startTimeout, "the warning ends", func() bool { return ready() == "" })
+	eventually(t, "the warning ends", func() bool { return ready() == "" })
 }

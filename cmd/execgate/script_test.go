@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +24,7 @@ import (
 //
 //	[!] execgate ARG...   runs the program; ! where it must fail
 //	exit N                the exit code of what execgate ran last
+//	out-of-time ARG...    runs the program with a longer and longer timeout until something is printed
 //	needs-engine          the rest needs a container engine
 //	serve ARG...          starts a gateway and points EXECGATE_URL and EXECGATE_API_KEY at it
 //	shutdown              stops it as an operator does
@@ -31,6 +34,7 @@ import (
 //	flip FILE OFFSET      changes one byte
 //	record FILE           appends records, JSON objects one after the other, to the log of STATE
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -43,12 +47,14 @@ func TestScripts(t *testing.T) {
 			env.Setenv("STATE", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "xdg"))
 			env.Setenv("EXECGATE_AUDIT_SEGMENT_MIB", "1")
-			env.Setenv("EXECGATE_POLICY_DEADLINE_MS", "5000") // the race detector is slow
+			for name, value := range unhurried {
+				env.Setenv(name, value)
+			}
 			env.Values[scriptKey{}] = &script{t: env.T().(testing.TB)}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"execgate": scriptExecgate, "exit": scriptExit, "needs-engine": scriptNeedsEngine,
+			"execgate": scriptExecgate, "exit": scriptExit, "out-of-time": scriptOutOfTime, "needs-engine": scriptNeedsEngine,
 			"serve": scriptServe, "shutdown": scriptShutdown, "get": scriptGet,
 			"revoke": scriptRevoke, "keep": scriptKeep, "flip": scriptFlip, "record": scriptRecord,
 		},
@@ -94,6 +100,15 @@ func scriptExit(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+func scriptOutOfTime(ts *testscript.TestScript, _ bool, args []string) {
+	for ms := 300; ; ms *= 4 {
+		scriptExecgate(ts, true, slices.Concat(args[:2], []string{"--limit", fmt.Sprintf("timeout_ms=%d", ms)}, args[2:]))
+		if ts.ReadFile("stdout") != "" || ms > 15_000 {
+			return
+		}
+	}
+}
+
 func scriptNeedsEngine(ts *testscript.TestScript, _ bool, args []string) {
 	needsEngine(scriptOf(ts, args, 0).t)
 }
@@ -107,7 +122,7 @@ func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	s.gateway.args = args
 	s.gateway.start()
-	eventually(s.t, startTimeout, "the gateway answers", func() bool {
+	eventually(s.t, "the gateway answers", func() bool {
 		_, err := s.gateway.try("GET", "/readyz", "")
 		return err == nil
 	})

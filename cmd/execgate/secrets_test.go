@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A secret stands in the gateway's memory and where its owner put it: never in
@@ -52,7 +51,7 @@ func TestSecretsStayInside(t *testing.T) {
 	g.signal(syscall.SIGTERM)
 	g.waitDraining()
 	g.signal(syscall.SIGTERM)
-	g.wait(10 * time.Second)
+	g.wait()
 	<-answer
 	places["the process's log"] = g.log.String()
 	g.start()

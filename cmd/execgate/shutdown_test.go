@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -26,7 +25,7 @@ func (g *gatewayUnderTest) post(body string) <-chan reply {
 // waitDraining waits until the gateway says that it takes no more work.
 func (g *gatewayUnderTest) waitDraining() {
 	g.t.Helper()
-	eventually(g.t, 10*time.Second, "the gateway is draining", func() bool {
+	eventually(g.t, "the gateway is draining", func() bool {
 		r, err := g.try(http.MethodGet, "/readyz", "")
 		return err == nil && r.status == http.StatusServiceUnavailable
 	})
@@ -49,8 +48,9 @@ func (g *gatewayUnderTest) checkStopped() {
 
 func TestSIGTERMLetsWorkEnd(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, nil)
-	answer := g.post(python("import time\ntime.sleep(3)\nprint('done')"))
+	g := startGateway(t, map[string]string{"EXECGATE_REQUESTS_DRAIN_MS": "120000"})
+	work := newHold()
+	answer := g.post(python(work.code(), `"limits":{"timeout_ms":60000}`))
 	g.waitContainers(1)
 	g.signal(syscall.SIGTERM)
 	g.waitDraining()
@@ -58,10 +58,10 @@ func TestSIGTERMLetsWorkEnd(t *testing.T) {
 	if p := r.refused(t, http.StatusServiceUnavailable); p.Code != "draining" || r.header.Get("Retry-After") == "" {
 		t.Errorf("%s", r.body)
 	}
-	if e := (<-answer).ok(t); e.Stdout != "done\n" || e.Outcome != execution.OutcomeExited {
+	if e := work.letGo(t, g, answer).ok(t); e.Stdout != "done\n" || e.Outcome != execution.OutcomeExited {
 		t.Errorf("%+v", e)
 	}
-	if code := g.wait(20 * time.Second); code != 0 {
+	if code := g.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	g.checkStopped()
@@ -91,13 +91,11 @@ func TestSecondSignalKills(t *testing.T) {
 		g.signal(syscall.SIGINT)
 		g.waitDraining()
 		g.signal(second)
-		if code := g.wait(5 * time.Second); code != -1 {
+		if code := g.wait(); code != -1 {
 			t.Errorf("exit code %d, want the end by a signal", code)
 		}
 		<-answer
-		g.start()
-		g.waitReady()
-		g.waitNothingLeft(5 * time.Second)
+		g.startAgain()
 		if code := g.stop(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}

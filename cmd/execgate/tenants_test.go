@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 )
@@ -56,7 +55,7 @@ func TestTenantsOwnPolicies(t *testing.T) {
 	write("research", `{"effect": "deny", "reasons": [{"code": "mended"}]}`)
 	write("default", `{"effect": "deny", "reasons": [{"code": "closed"}]}`)
 	for _, is := range []struct{ key, code string }{{other, "mended"}, {"Bearer " + g.key(), "closed"}} {
-		eventually(t, 30*time.Second, "the tenant's policy says "+is.code, func() bool {
+		eventually(t, "the tenant's policy says "+is.code, func() bool {
 			a := g.request(http.MethodPost, "/v1/executions", job, "Authorization", is.key)
 			return strings.Contains(string(a.body), `"code":"`+is.code+`"`)
 		})

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/execgate/execgate/execution"
-	"github.com/execgate/execgate/policies"
 )
 
 // twoTools are granted to one tenant each.
@@ -54,9 +53,7 @@ func withTools(t *testing.T, tools string, granted map[string][]string) *gateway
 	if err := os.WriteFile(config, []byte(tools), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(policy, policies.Files); err != nil {
-		t.Fatal(err)
-	}
+	shippedPolicy(t, policy)
 	for tenant, names := range granted {
 		folder := filepath.Join(policy, "tenants", tenant)
 		text, err := json.Marshal(map[string]any{"tools": names})
@@ -103,8 +100,14 @@ func TestToolCalls(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 
-	// A tool that is stopped has a result too.
-	a = call("sleeper", `{"arguments": {}}`, "Authorization", other)
+	// A tool that is stopped has a result too. On a busy machine it may be stopped before
+	// it has begun.
+	sleepers := 0
+	eventually(t, "the tool says something before it is stopped", func() bool {
+		a = call("sleeper", `{"arguments": {}}`, "Authorization", other)
+		sleepers++
+		return a.status != http.StatusOK || !bytes.Contains(a.body, []byte(`"content":""`))
+	})
 	if a.status != http.StatusOK || !bytes.Contains(a.body, []byte(`"outcome":"timed_out"`)) || !bytes.Contains(a.body, []byte(`"is_error":true`)) ||
 		!bytes.Contains(a.body, []byte(`"content":"begun\n"`)) {
 		t.Errorf("%d %s", a.status, a.body)
@@ -144,17 +147,17 @@ func TestToolCalls(t *testing.T) {
 			t.Errorf("the arguments stand in the record: %s, %v", text, err)
 		}
 	}
-	want := []string{
-		"tool_call default adder allow", "tool_call research sleeper allow",
-		"tool_call research adder deny", "tool_call research nothing deny", "tool_call research adder deny", "tool_call research nothing deny",
-	}
+	want := slices.Concat(
+		[]string{"tool_call default adder allow"}, slices.Repeat([]string{"tool_call research sleeper allow"}, sleepers),
+		slices.Repeat([]string{"tool_call research adder deny", "tool_call research nothing deny"}, 2),
+	)
 	if !slices.Equal(calls, want) {
 		t.Errorf("recorded\n%s", strings.Join(calls, "\n"))
 	}
-	if ended := g.recordsOf(execution.RecordEnded); len(ended) != 2 {
+	if ended := g.recordsOf(execution.RecordEnded); len(ended) != 1+sleepers {
 		t.Errorf("%d ends", len(ended))
 	}
-	g.waitNothingLeft(startTimeout)
+	g.waitNothingLeft()
 	if code := g.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
@@ -90,6 +90,14 @@ func TestWarmSettingsFitTogether(t *testing.T) {
 	}
 }
 
+// waitParked waits until so many plain sandboxes of python are parked: a container that
+// runs may not be one yet.
+func (g *gatewayUnderTest) waitParked(n int) {
+	g.t.Helper()
+	const series = `execgate_parked_sandboxes{image="python",language="python",preload="no",runtime="runc"}`
+	eventually(g.t, fmt.Sprintf("%d sandboxes are parked", n), func() bool { return scan(g.t, g.metrics(g.key()))[series] == float64(n) })
+}
+
 // A gateway parks sandboxes, serves from them, each once, and leaves none.
 func TestGatewayKeepsSandboxesWarm(t *testing.T) {
 	t.Parallel()
@@ -97,13 +105,13 @@ func TestGatewayKeepsSandboxesWarm(t *testing.T) {
 		"EXECGATE_EXECUTOR_WARM_TARGET": "1", "EXECGATE_EXECUTOR_WARM_MAX": "1", "EXECGATE_LOG_LEVEL": "debug",
 	})
 	first := g.waitContainers(1)[0].ID
-	eventually(t, 60*time.Second, "an execution gets a parked sandbox", func() bool {
+	eventually(t, "an execution gets a parked sandbox", func() bool {
 		if e := g.execute(python("print('hello')")).ok(t); e.Stdout != "hello\n" {
 			t.Fatalf("stdout is %q", e.Stdout)
 		}
 		return g.log.find("parked sandbox claimed") != nil
 	})
-	eventually(t, 30*time.Second, "another one takes its place", func() bool {
+	eventually(t, "another one takes its place", func() bool {
 		left := g.containers()
 		return len(left) == 1 && left[0].State == "running" && left[0].ID != first
 	})

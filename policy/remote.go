@@ -151,23 +151,38 @@ func (r *Remote) Evaluate(ctx context.Context, tenant, revision string, input []
 	waiting, cancel := context.WithTimeout(ctx, r.prepare)
 	defer cancel()
 	var answer Answer
-	err := r.pool.Do(waiting, tenant, func(waiting context.Context, p *worker.Process) error {
+	var others bool // the process ended, and had worked before
+	evaluate := func(waiting context.Context, p *worker.Process) (err error) {
+		known, _ := p.Known.([]string)
+		defer func() {
+			others = len(known) > 0 && p.Broken() && !errors.Is(err, context.DeadlineExceeded) && waiting.Err() == nil
+		}()
 		if err := provide(waiting, p, s); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(ctx, r.deadline)
 		defer cancel()
-		reply, err := ask(ctx, p, workerRequest{Op: opEvaluate, Revision: revision, Input: input, Full: full})
-		if err != nil {
-			return err
-		}
-		if reply.Answer == nil {
-			return errors.New("the worker gave no answer")
-		}
-		answer = *reply.Answer
-		return nil
-	})
+		answer, err = evaluateIn(ctx, p, workerRequest{Op: opEvaluate, Revision: revision, Input: input, Full: full})
+		return err
+	}
+	err := r.pool.Do(waiting, tenant, evaluate)
+	if err != nil && others {
+		// It may have died of what other tenants' bundles had left in it, or before it
+		// was asked: in the new one that takes its place there is nothing of theirs.
+		err = r.pool.Do(waiting, tenant, evaluate)
+	}
 	return answer, err
+}
+
+func evaluateIn(ctx context.Context, p *worker.Process, request workerRequest) (Answer, error) {
+	reply, err := ask(ctx, p, request)
+	if err != nil {
+		return Answer{}, err
+	}
+	if reply.Answer == nil {
+		return Answer{}, errors.New("the worker gave no answer")
+	}
+	return *reply.Answer, nil
 }
 
 // Test runs a bundle's own tests, as the function Test does, in a worker.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -233,6 +236,60 @@ func TestManyTenantsShareWorkers(t *testing.T) {
 				t.Errorf("%s: %+v", tenant, d)
 			}
 		}
+	}
+}
+
+// A worker that has died, be it of what other tenants had it load or of a host without
+// memory, costs nobody an answer.
+func TestWorkerThatDied(t *testing.T) {
+	remote := newRemote(t, policy.RemoteConfig{Deadline: 30 * time.Second, Workers: 2})
+	engine := newEngine(t, policy.Config{Deadline: 30 * time.Second, Workers: remote}, allowing(nil))
+	q := question()
+	q.Principal.Tenant = "a"
+	if _, err := engine.ActivateTenant(t.Context(), "a", answer(`{"effect": "deny", "reasons": [{"code": "own"}]}`)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if d := engine.Decide(t.Context(), q); d.Allowed() || d.Reasons[0].Code != "own" {
+			t.Fatalf("%+v", d)
+		}
+		killWorkers(t)
+	}
+}
+
+// killWorkers kills the workers of this process, whoever else has some.
+func killWorkers(t *testing.T) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("the children of this process are not known: %v", err)
+	}
+	killed := 0
+	for _, task := range tasks {
+		children, err := os.ReadFile(task)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pid := range strings.FieldsSeq(string(children)) {
+			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			if !strings.Contains(string(line), "\x00worker\x00") {
+				continue
+			}
+			number, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed == 0 {
+		t.Fatal("there is no worker")
 	}
 }
 

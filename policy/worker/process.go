@@ -67,6 +67,9 @@ func (p *Process) Exchange(ctx context.Context, message []byte, max int) ([]byte
 	return answer, nil
 }
 
+// Broken reports whether it is not used again.
+func (p *Process) Broken() bool { return p.broken }
+
 func (p *Process) exchange(message []byte, max int) ([]byte, error) {
 	if err := WriteFrame(p.in, message); err != nil {
 		return nil, err

@@ -160,7 +160,7 @@ func TestPseudoHeadersThatDisagree(t *testing.T) {
 // A body in HTTP/2 has the length that was said, or the request is not whole.
 func TestLengthThatLies(t *testing.T) {
 	const body = "GET / HTTP/1.1\r\n\r\n"
-	for _, said := range []string{"2", "50", "-1", "5, 5"} {
+	for _, said := range []string{"2", "50", "-1", "5, 5", "+18", "0x12", ""} {
 		s := newSandbox(t, Config{}, nil)
 		f := s.http2Of(t)
 		f.ask(1, false,

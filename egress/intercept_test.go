@@ -327,6 +327,29 @@ func TestAddressIsCheckedForARequest(t *testing.T) {
 	}
 }
 
+// What one rule may connect to, another for the same host may not, over one connection
+// of the program too.
+func TestPrivateIsOfTheRuleThatOpensARequest(t *testing.T) {
+	s := newSandbox(t, Config{}, nil)
+	rule := *s.rule()
+	rule.Paths, rule.Private = []string{"/public/*"}, false
+	s.rule().Paths = []string{"/private/*"}
+	s.job.Grant.Network.Rules = append(s.job.Grant.Network.Rules, rule)
+	c := s.client(true)
+	for range 2 {
+		if res, body := s.do(c, request(t, "GET", s.url("/private/x"), "")); res.StatusCode != 200 {
+			t.Errorf("answered: %s %s", res.Status, body)
+		}
+		res, body := s.do(c, request(t, "GET", s.url("/public/x"), ""))
+		if p := problemIn(t, res, body); p.Code != codeAddressRefused {
+			t.Errorf("%+v", p)
+		}
+	}
+	if got := len(s.requests()); got != 2 {
+		t.Errorf("%d requests were received", got)
+	}
+}
+
 // An intercepted connection that waits costs its TLS, its buffers and its
 // bookkeeping, the destination's and the program's ends of this test included.
 func TestIdleInterceptedConnectionIsSmall(t *testing.T) {

@@ -72,6 +72,10 @@ func ask(r *http.Request, d destination, tls, slashes bool) (q question, code st
 	case slices.ContainsFunc(targets, func(name string) bool { return hasForm(r.Header, name) }):
 		return q, codeTargetOverride
 	}
+	// In HTTP/2 net/http takes a length that is none for that of no body.
+	if _, code := frame(r.Header.Values("Content-Length"), nil, '1'); code != "" {
+		return q, code
+	}
 	upgrade := r.Header.Values("Upgrade")
 	switch {
 	case len(upgrade) == 0 && !named(r.Header, "Upgrade") && !hasForm(r.Header, "Http2-Settings"):

@@ -227,8 +227,8 @@ func (c *conversation) explain(ctx context.Context, cause error) error {
 }
 
 // endedTimeout is how long the engine may take to notice the end of a sandbox
-// whose stream is broken.
-const endedTimeout = 500 * time.Millisecond
+// whose stream is broken, which on a busy machine is not at once.
+const endedTimeout = 3 * time.Second
 
 // ended inspects a sandbox once it has ended, since the engine does not say
 // before that it ran out of memory; one that lives on is inspected as it is.

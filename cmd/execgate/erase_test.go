@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -58,15 +59,23 @@ decision := {
 // files calls do with every file of the state folder.
 func (g *gatewayUnderTest) files(do func(name string, content []byte)) {
 	g.t.Helper()
-	if err := filepath.WalkDir(g.state, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+	contents := map[string][]byte{}
+	eventually(g.t, "all files are read, and none of them is replaced meanwhile", func() bool {
+		clear(contents)
+		err := filepath.WalkDir(g.state, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			contents[path], err = os.ReadFile(path)
 			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			g.t.Fatal(err)
 		}
-		content, err := os.ReadFile(path)
-		do(path, content)
-		return err
-	}); err != nil {
-		g.t.Fatal(err)
+		return err == nil
+	})
+	for name, content := range contents {
+		do(name, content)
 	}
 }
 

@@ -26,15 +26,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// withConfig starts a gateway with a configuration file.
-func withConfig(t *testing.T, text string) *gatewayUnderTest {
+// withConfig starts a gateway with a configuration file, and the settings in env.
+func withConfig(t *testing.T, env map[string]string, text string) *gatewayUnderTest {
 	t.Helper()
 	needsEngine(t)
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := newGateway(t, filepath.Join(t.TempDir(), "state"), nil)
+	g := newGateway(t, filepath.Join(t.TempDir(), "state"), env)
 	g.args = []string{"--config", config}
 	g.start()
 	g.waitReady()
@@ -98,7 +98,7 @@ func TestRecordsAreExported(t *testing.T) {
 	defer receiver.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "audit.jsonl")
-	g := withConfig(t, fmt.Sprintf(`
+	g := withConfig(t, nil, fmt.Sprintf(`
 exporters:
   - name: file
     type: jsonl
@@ -179,7 +179,7 @@ func TestDeadReceiverDelaysNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	g := withConfig(t, fmt.Sprintf(`
+	g := withConfig(t, nil, fmt.Sprintf(`
 exporters:
   - {name: hanging, type: http, url: "http://%s/"}
   - {name: hanging-syslog, type: syslog, address: "%[1]s"}

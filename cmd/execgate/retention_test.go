@@ -90,7 +90,8 @@ func TestRetentionOfAGateway(t *testing.T) {
 		got.add(t, records...)
 	}))
 	defer receiver.Close()
-	g := withConfig(t, fmt.Sprintf(`
+	// A log that is full is waited for as long as a record has.
+	g := withConfig(t, map[string]string{"EXECGATE_AUDIT_BUDGET_MS": "2000"}, fmt.Sprintf(`
 audit: {segment_mib: 1, max_mib: 4, retain_days: 1, when_full: drop_exported}
 exporters: [{name: siem, type: http, url: %s/ingest}]
 `, receiver.URL))

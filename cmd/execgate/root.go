@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -12,12 +13,40 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// untilSignal returns a context that the first signal ends, so that all stops in order;
+// a second one kills, as by default. It does so before anything shows that there was a
+// first: else one in between would be lost. restore has the first kill too.
+func untilSignal(ctx context.Context) (_ context.Context, restore func()) {
+	ctx, stop := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	restored := make(chan struct{})
+	go func() {
+		defer close(restored)
+		select {
+		case first := <-signals:
+			signal.Stop(signals)
+			stop(fmt.Errorf("%s signal received", first))
+		case <-ctx.Done():
+			signal.Stop(signals)
+			return
+		}
+		select {
+		case second := <-signals: // came with the first
+			_ = syscall.Kill(syscall.Getpid(), second.(syscall.Signal)) // to oneself it does not fail
+		default:
+		}
+	}()
+	return ctx, func() {
+		stop(nil)
+		<-restored
+	}
+}
+
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	// The first signal stops in order; a second one kills, as by default.
-	ctx, restore := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, restore := untilSignal(ctx)
 	defer restore()
-	context.AfterFunc(ctx, restore)
 
 	root := newRoot()
 	root.SetArgs(args)

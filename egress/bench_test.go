@@ -25,7 +25,8 @@ func BenchmarkForward(b *testing.B) {
 	b.Run("forward", func(b *testing.B) {
 		broker := newBroker(b, Config{Recorder: &memory{}})
 		bench(b, func(conn stream, to execution.Destination) {
-			broker.Carry(b.Context(), jobTo(to, plenty), nil, to, conn)
+			job := jobTo(to, plenty)
+			broker.Carry(b.Context(), &job, nil, to, conn)
 		})
 	})
 	b.Run("io.Copy", func(b *testing.B) {
@@ -115,7 +116,7 @@ func TestIdleConnectionIsSmall(t *testing.T) {
 	var all sync.WaitGroup
 	destinations := make([]*net.TCPConn, connections)
 	for i := range programs {
-		all.Go(func() { b.Carry(t.Context(), job, nil, to, gateways[i]) })
+		all.Go(func() { b.Carry(t.Context(), &job, nil, to, gateways[i]) })
 		var err error
 		if destinations[i], err = l.AcceptTCP(); err != nil {
 			t.Fatal(err)

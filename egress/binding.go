@@ -53,7 +53,7 @@ func choose(credentials []execution.Credential, d destination, q question) (foun
 
 // fetch returns the fields of what is bound. What was wrong is for the lender's own
 // records.
-func (b *Broker) fetch(ctx context.Context, job execution.Job, c bound) (map[string]execution.Secret, string) {
+func (b *Broker) fetch(ctx context.Context, job *execution.Job, c bound) (map[string]execution.Secret, string) {
 	if b.credentials == nil {
 		return nil, codeNoCredential
 	}

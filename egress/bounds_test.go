@@ -34,7 +34,7 @@ func TestEndlessBodyEndsWithTheBudget(t *testing.T) {
 			t.Errorf("http2 %v: read %d bytes, %v", http2, n, err)
 		}
 		res.Body.Close()
-		if used := s.broker.account(t.Context(), s.job).usage(); used.Bytes != 1<<20 {
+		if used := s.broker.account(t.Context(), &s.job).usage(); used.Bytes != 1<<20 {
 			t.Errorf("http2 %v: %d bytes are counted", http2, used.Bytes)
 		}
 	}
@@ -139,7 +139,7 @@ func TestCarryOfAStreamThatDoesNotWake(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				s.broker.Carry(t.Context(), s.job, s.authority, s.to, sleepy{gateway})
+				s.broker.Carry(t.Context(), &s.job, s.authority, s.to, sleepy{gateway})
 			}()
 			c := tls.Client(program, s.trust("api.test", map[bool]string{false: "http/1.1", true: "h2"}[http2]))
 			if err := c.Handshake(); err != nil {

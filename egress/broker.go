@@ -120,7 +120,8 @@ type destination struct {
 }
 
 // Carry carries one connection that the program of job opened to the name and port
-// of to, until it ends; it owns conn and closes it. authority is what Authority made
+// of to, until it ends; it owns conn and closes it. The job is not changed meanwhile: it
+// is large, and the stacks of all that carry something for it stay as long as they do. authority is what Authority made
 // for the sandbox; nil where it has none: then TLS is not intercepted, and a refusal is
 // a conn that is closed without a byte. With one, what can be told in HTTP is.
 // ctx is the execution's: when it ends so does the connection, and a call after that
@@ -128,7 +129,7 @@ type destination struct {
 //
 // Half a connection is ended by conn's CloseWrite; a conn that has none is closed
 // whole once the destination has sent its last byte.
-func (b *Broker) Carry(ctx context.Context, job execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
+func (b *Broker) Carry(ctx context.Context, job *execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
 	defer conn.Close()
 	a := b.account(ctx, job)
 	if a == nil {
@@ -158,13 +159,13 @@ func (b *Broker) Carry(ctx context.Context, job execution.Job, authority *tls.Ce
 }
 
 // refuse counts the refusal of a connection, and records it.
-func (b *Broker) refuse(ctx context.Context, job execution.Job, a *account, d destination, q question, code string) {
+func (b *Broker) refuse(ctx context.Context, job *execution.Job, a *account, d destination, q question, code string) {
 	b.counts.end(execution.EffectDeny, counted(code))
 	b.recordRefusal(ctx, job, a, d, q, code)
 }
 
 // recordRefusal records a refusal, while there are not too many.
-func (b *Broker) recordRefusal(ctx context.Context, job execution.Job, a *account, d destination, q question, code string) {
+func (b *Broker) recordRefusal(ctx context.Context, job *execution.Job, a *account, d destination, q question, code string) {
 	if record := a.refuse(code); record != "" {
 		b.records.denied(ctx, job, d, q, record)
 		return
@@ -174,7 +175,7 @@ func (b *Broker) recordRefusal(ctx context.Context, job execution.Job, a *accoun
 
 // account returns that of the execution; nil where the execution has ended, so
 // that none is made which nobody would end.
-func (b *Broker) account(ctx context.Context, job execution.Job) *account {
+func (b *Broker) account(ctx context.Context, job *execution.Job) *account {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if ctx.Err() != nil {
@@ -190,7 +191,7 @@ func (b *Broker) account(ctx context.Context, job execution.Job) *account {
 
 // parentOf is the account of the execution whose program calls job's tool; nil where
 // there is none.
-func (b *Broker) parentOf(job execution.Job) *account {
+func (b *Broker) parentOf(job *execution.Job) *account {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.accounts[job.Parent]

@@ -145,7 +145,7 @@ func TestFloodOfRefusalsDoesNotFloodTheLog(t *testing.T) {
 		all.Go(func() {
 			for range 500 {
 				program, gateway := net.Pipe()
-				b.Carry(t.Context(), job, nil, execution.Destination{Host: "evil.test", Port: 443}, gateway)
+				b.Carry(t.Context(), &job, nil, execution.Destination{Host: "evil.test", Port: 443}, gateway)
 				program.Close()
 			}
 		})
@@ -193,7 +193,7 @@ func TestPolicyIsAskedNoMoreOftenThanTheRate(t *testing.T) {
 	if most := rate * (1 + int64(time.Since(began)/time.Second)); asked.Load() > most || asked.Load()+int64(limited) != tries {
 		t.Errorf("policy was asked %d times, at most %d; %d were refused", asked.Load(), most, limited)
 	}
-	if used := s.broker.account(t.Context(), s.job).usage(); used.Requests != 0 {
+	if used := s.broker.account(t.Context(), &s.job).usage(); used.Requests != 0 {
 		t.Errorf("%d requests are counted", used.Requests)
 	}
 }

@@ -23,7 +23,7 @@ func (b *Broker) Call(ctx context.Context, job execution.Job) execution.Result {
 	limits := job.Grant.Limits
 	within, cancel := context.WithTimeout(ctx, time.Duration(limits.TimeoutMS)*time.Millisecond)
 	defer cancel()
-	a := b.account(ctx, job)
+	a := b.account(ctx, &job)
 	if a == nil {
 		return execution.Result{Outcome: execution.OutcomeCancelled}
 	}
@@ -33,9 +33,9 @@ func (b *Broker) Call(ctx context.Context, job execution.Job) execution.Result {
 	if job.Started != nil {
 		job.Started(execution.StartCall)
 	}
-	d, code := b.openTo(job)
+	d, code := b.openTo(&job)
 	i := &intercepted{
-		broker: b, ended: within.Err, job: job, account: a, to: d, tls: true, code: code,
+		broker: b, ended: within.Err, job: &job, account: a, to: d, tls: true, code: code,
 		requests: &upstream{broker: b, host: d.host},
 	}
 	defer i.requests.close()
@@ -62,7 +62,7 @@ func (b *Broker) Call(ctx context.Context, job execution.Job) execution.Result {
 }
 
 // openTo is where a job's request goes. code says why nothing opens that.
-func (b *Broker) openTo(job execution.Job) (destination, string) {
+func (b *Broker) openTo(job *execution.Job) (destination, string) {
 	host, rule, code := decide(job.Grant.Network, job.Call.To)
 	switch {
 	case host == "":

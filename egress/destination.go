@@ -28,6 +28,10 @@ const (
 	maxConnectionHeld = 4 << 20
 )
 
+// transportBuffer is what a connection to a destination holds each way, in bytes: a head
+// of the usual size fits, and of a body more is read and written past it.
+const transportBuffer = 2 << 10
+
 // upstream is what one connection of a program is carried on to: the addresses of its
 // name, and the connections to one of them.
 type upstream struct {
@@ -109,8 +113,8 @@ func (u *upstream) newTransport(address netip.AddrPort) *http.Transport {
 		TLSClientConfig:     &tls.Config{RootCAs: b.roots, ServerName: u.host, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: b.dialTimeout, DisableCompression: true,
 		MaxResponseHeaderBytes: maxAnswerHead, ResponseHeaderTimeout: b.idleTimeout, IdleConnTimeout: b.idleTimeout,
-		MaxIdleConnsPerHost: 16,
 		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: maxAnswerHeld, MaxReceiveBufferPerConnection: maxConnectionHeld},
+		MaxIdleConnsPerHost: 16, ReadBufferSize: transportBuffer, WriteBufferSize: transportBuffer,
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

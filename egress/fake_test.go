@@ -239,7 +239,7 @@ func carry(t testing.TB, ctx context.Context, b *Broker, job execution.Job, to e
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.Carry(ctx, job, nil, to, gateway)
+		b.Carry(ctx, &job, nil, to, gateway)
 	}()
 	return carried{program, done}
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // forwardTo carries the bytes of a connection to a destination that is open.
-func (b *Broker) forwardTo(ctx context.Context, job execution.Job, a *account, d destination, conn net.Conn) {
+func (b *Broker) forwardTo(ctx context.Context, job *execution.Job, a *account, d destination, conn net.Conn) {
 	code := a.begin(time.Now())
 	if code == "" {
 		defer a.release()
@@ -38,7 +38,7 @@ func (b *Broker) forwardTo(ctx context.Context, job execution.Job, a *account, d
 // forward connects to the first of addresses, which are checked, that answers, and
 // carries bytes until either side ends. Each address that is tried is recorded
 // before, and the end of the attempt after.
-func (b *Broker) forward(ctx context.Context, job execution.Job, a *account, d destination, addresses []netip.Addr, conn net.Conn) {
+func (b *Broker) forward(ctx context.Context, job *execution.Job, a *account, d destination, addresses []netip.Addr, conn net.Conn) {
 	deadline := time.Now().Add(b.dialTimeout)
 	code := ""
 	for i, addr := range addresses {

@@ -26,7 +26,7 @@ const (
 type intercepted struct {
 	broker    *Broker
 	ended     func() error // not nil once the execution has ended
-	job       execution.Job
+	job       *execution.Job
 	account   *account
 	to        destination
 	authority *tls.Certificate
@@ -44,7 +44,7 @@ type intercepted struct {
 }
 
 // intercept serves the requests of a connection to a destination that is open.
-func (b *Broker) intercept(ctx context.Context, job execution.Job, a *account, d destination, authority *tls.Certificate, conn net.Conn) {
+func (b *Broker) intercept(ctx context.Context, job *execution.Job, a *account, d destination, authority *tls.Certificate, conn net.Conn) {
 	b.answer(ctx, &intercepted{
 		broker: b, job: job, account: a, to: d, authority: authority, slashes: d.host != execution.ToolsHost && !b.looksAtPaths(job, d),
 		requests: &upstream{broker: b, host: d.host}, sockets: &upstream{broker: b, host: d.host, socket: true},
@@ -54,7 +54,7 @@ func (b *Broker) intercept(ctx context.Context, job execution.Job, a *account, d
 // explain refuses a connection in words: what it asks for is answered with a problem,
 // and nothing of it leaves. What speaks no HTTP is closed without a byte, and so is
 // everything where the sandbox has no authority.
-func (b *Broker) explain(ctx context.Context, job execution.Job, a *account, d destination, authority *tls.Certificate, code string, conn net.Conn) {
+func (b *Broker) explain(ctx context.Context, job *execution.Job, a *account, d destination, authority *tls.Certificate, code string, conn net.Conn) {
 	if authority == nil || d.rule.Mode == execution.NetworkForward {
 		b.refuse(ctx, job, a, d, question{}, code)
 		return

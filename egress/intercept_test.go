@@ -71,7 +71,7 @@ func TestRequestsShareAConnection(t *testing.T) {
 		for range 5 {
 			s.do(c, request(t, "GET", s.url("/"), ""))
 		}
-		if got := s.broker.account(t.Context(), s.job).usage().Requests; got != 5 {
+		if got := s.broker.account(t.Context(), &s.job).usage().Requests; got != 5 {
 			t.Errorf("%d requests are counted", got)
 		}
 	}
@@ -217,7 +217,7 @@ func TestEndOfTheExecutionEndsItsRequests(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.broker.Carry(ctx, s.job, s.authority, s.to, gateway)
+		s.broker.Carry(ctx, &s.job, s.authority, s.to, gateway)
 	}()
 	c := tls.Client(program, s.trust("api.test"))
 	write(t, c, "GET / HTTP/1.1\r\nHost: "+s.authorityOf()+"\r\n\r\n")

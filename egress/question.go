@@ -135,7 +135,7 @@ func open(n execution.Network, d destination, q question) (execution.NetworkRule
 }
 
 // looksAtPaths reports whether anything is decided by the path of requests to d.
-func (b *Broker) looksAtPaths(job execution.Job, d destination) bool {
+func (b *Broker) looksAtPaths(job *execution.Job, d destination) bool {
 	return asksPolicy(job.Grant.Network) ||
 		slices.ContainsFunc(job.Grant.Network.Rules, func(r execution.NetworkRule) bool {
 			return len(r.Paths) > 0 && r.Opens(execution.Destination{Host: d.host, Port: d.port})
@@ -150,14 +150,14 @@ func asksPolicy(n execution.Network) bool { return n.Decide != "" && n.Decide !=
 
 // consult asks policy, where it wants to be, and returns the reason of a denial; its
 // code is never empty then.
-func (b *Broker) consult(ctx context.Context, job execution.Job, d destination, q question, length int64) execution.Reason {
+func (b *Broker) consult(ctx context.Context, job *execution.Job, d destination, q question, length int64) execution.Reason {
 	if b.decider == nil {
 		if asksPolicy(job.Grant.Network) {
 			return execution.Reason{Code: codeDecisionDenied} // there is nobody who could be asked
 		}
 		return execution.Reason{}
 	}
-	decision := b.decider.DecideEgress(ctx, job, execution.EgressRequest{Host: d.host, Port: d.port, Method: q.method, Path: q.path, Bytes: length})
+	decision := b.decider.DecideEgress(ctx, *job, execution.EgressRequest{Host: d.host, Port: d.port, Method: q.method, Path: q.path, Bytes: length})
 	switch {
 	case decision.Allowed():
 		return execution.Reason{}

@@ -67,7 +67,7 @@ func (w *records) append(ctx context.Context, r execution.Record) (uint64, error
 
 // allowed records that address is about to be connected to; of what the gateway answers
 // itself there is none. q and binding are of a request.
-func (w *records) allowed(ctx context.Context, job execution.Job, d destination, q question, binding string, address netip.AddrPort) (uint64, error) {
+func (w *records) allowed(ctx context.Context, job *execution.Job, d destination, q question, binding string, address netip.AddrPort) (uint64, error) {
 	decided := d.decided(q)
 	decided.Effect, decided.Binding = execution.EffectAllow, binding
 	if address.IsValid() {
@@ -78,7 +78,7 @@ func (w *records) allowed(ctx context.Context, job execution.Job, d destination,
 	return w.append(ctx, record)
 }
 
-func (w *records) denied(ctx context.Context, job execution.Job, d destination, q question, code string) {
+func (w *records) denied(ctx context.Context, job *execution.Job, d destination, q question, code string) {
 	decided := d.decided(q)
 	decided.Effect, decided.Code = execution.EffectDeny, clip(code, maxRecordCode)
 	record := job.Record(execution.RecordEgressDecided)
@@ -98,7 +98,7 @@ func (d destination) decided(q question) *execution.EgressDecided {
 	return decided
 }
 
-func (w *records) ended(ctx context.Context, job execution.Job, e execution.EgressEnded) {
+func (w *records) ended(ctx context.Context, job *execution.Job, e execution.EgressEnded) {
 	record := job.Record(execution.RecordEgressEnded)
 	record.EgressEnded = &e
 	_, _ = w.append(ctx, record) // there is nothing left to stop, and append has logged it

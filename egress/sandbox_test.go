@@ -132,7 +132,8 @@ func (s *sandbox) noneOpen() {
 // dial opens a connection as a program does, by name and port.
 func (s *sandbox) dial(to execution.Destination) *net.TCPConn {
 	program, gateway := pair(s.t)
-	s.carries.Go(func() { s.broker.Carry(s.t.Context(), s.job, s.authority, to, gateway) })
+	job := s.job
+	s.carries.Go(func() { s.broker.Carry(s.t.Context(), &job, s.authority, to, gateway) })
 	return program
 }
 

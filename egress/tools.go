@@ -28,7 +28,7 @@ const maxToolArguments = 256 << 10
 
 // closed says why programs of job cannot call tools by d, which a rule opens; empty where
 // they can. A tool calls no tools: that would have no end.
-func (b *Broker) closed(job execution.Job, d destination) string {
+func (b *Broker) closed(job *execution.Job, d destination) string {
 	switch {
 	case b.tools == nil || d.rule.Mode != execution.NetworkIntercept || d.port != b.plainPort:
 		return codeUnsupported
@@ -59,9 +59,9 @@ func (i *intercepted) serveTools(w http.ResponseWriter, r *http.Request, d desti
 	end := execution.EgressEnded{DecidedSeq: seq, BytesOut: int64(len(arguments))}
 	var document []byte
 	if name == "" {
-		end.Status, document = b.tools.ListToolsFrom(ctx, i.job)
+		end.Status, document = b.tools.ListToolsFrom(ctx, *i.job)
 	} else {
-		end.Status, document = b.tools.CallToolFrom(ctx, i.job, name, arguments)
+		end.Status, document = b.tools.CallToolFrom(ctx, *i.job, name, arguments)
 	}
 	if known := i.account.known(); known != nil {
 		document = known.Bytes(document)

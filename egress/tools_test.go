@@ -92,7 +92,7 @@ func TestProgramCallsTools(t *testing.T) {
 	if diff := cmp.Diff(want, s.log.all()[:2], ignore...); diff != "" {
 		t.Error(diff)
 	}
-	if used := s.broker.account(t.Context(), s.job).usage(); used.Requests != 2 || used.Bytes != 8+19+12 {
+	if used := s.broker.account(t.Context(), &s.job).usage(); used.Requests != 2 || used.Bytes != 8+19+12 {
 		t.Errorf("used %+v", used)
 	}
 }
@@ -191,7 +191,7 @@ func TestToolsAreNotCalledUnrecorded(t *testing.T) {
 // What the program was lent does not come to it by a tool either.
 func TestAnswersOfToolsAreScrubbed(t *testing.T) {
 	s := withTools(t, &toolbox{answer: func(context.Context, string) (int, string) { return 200, fmt.Sprintf("{%q:1}", secret) }})
-	if err := s.broker.account(t.Context(), s.job).learn([]string{secret}); err != nil {
+	if err := s.broker.account(t.Context(), &s.job).learn([]string{secret}); err != nil {
 		t.Fatal(err)
 	}
 	if _, body := s.do(s.client(false), request(t, "POST", toolsURL+"/adder", "{}")); body != `{"[redacted]":1}` {
@@ -215,7 +215,7 @@ func TestCallsOfToolsEnd(t *testing.T) {
 			over := make(chan struct{})
 			go func() {
 				defer close(over)
-				s.broker.Carry(ctx, s.job, s.authority, execution.Destination{Host: execution.ToolsHost, Port: 80}, gateway)
+				s.broker.Carry(ctx, &s.job, s.authority, execution.Destination{Host: execution.ToolsHost, Port: 80}, gateway)
 			}()
 			write(t, program, "POST /adder HTTP/1.1\r\nHost: tools.execgate\r\nContent-Length: 2\r\n\r\n{}")
 			<-begun

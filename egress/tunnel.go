@@ -12,7 +12,7 @@ import (
 
 // tunnel carries TLS that is not read to the one host that the program's hello
 // names, which has to be the one of d.
-func (b *Broker) tunnel(ctx context.Context, job execution.Job, a *account, d destination, authority *tls.Certificate, conn net.Conn) {
+func (b *Broker) tunnel(ctx context.Context, job *execution.Job, a *account, d destination, authority *tls.Certificate, conn net.Conn) {
 	whole, code := readHello(ctx, conn, d.host)
 	if code == "" {
 		if code = a.begin(time.Now()); code == "" {

@@ -50,13 +50,13 @@ type Job struct {
 }
 
 // Principal is who asked for the job.
-func (j Job) Principal() Principal {
+func (j *Job) Principal() Principal {
 	return Principal{Subject: j.Owner.Subject, Tenant: j.Owner.Tenant, Roles: j.Roles, Method: j.Method}
 }
 
 // Record begins a record about the job's execution, as one of its request. It shares
 // nothing with the job.
-func (j Job) Record(kind RecordType) Record {
+func (j *Job) Record(kind RecordType) Record {
 	principal := j.Principal()
 	principal.Roles = slices.Clone(principal.Roles)
 	return Record{Type: kind, Execution: j.ID, Principal: &principal, RequestID: j.RequestID, TraceID: j.TraceID}

@@ -41,7 +41,7 @@ type demultiplexer struct {
 
 // engineBuffer is as much of the engine's stream as is held, in bytes: every sandbox has
 // one. A larger piece is read past it.
-const engineBuffer = 8 << 10
+const engineBuffer = 4 << 10
 
 func newDemultiplexer(from io.Reader, words io.Writer) *demultiplexer {
 	return &demultiplexer{from: bufio.NewReaderSize(from, engineBuffer), words: words}

@@ -20,8 +20,8 @@ type Egress interface {
 	// is signed by itself and is what programs of the sandbox will trust; the key
 	// never leaves the gateway.
 	Authority() (*tls.Certificate, error)
-	// Carry serves one connection that a program of job has made, and returns when
-	// it is over; the executor then closes conn. authority is that of its sandbox. to has the form of a name and a
+	// Carry serves one connection that a program of job, which nobody changes, has made, and
+	// returns when it is over; the executor then closes conn. authority is that of its sandbox. to has the form of a name and a
 	// port, came from inside the sandbox, and was compared with nothing: whether
 	// the program may reach it is decided here. ctx ends when the program has
 	// ended; conn is reset then, and Carry must return soon. It is called by many
@@ -29,7 +29,7 @@ type Egress interface {
 	//
 	// conn has CloseWrite() error, which ends one way, and Abort() error, which
 	// resets both, beside the methods of net.Conn.
-	Carry(ctx context.Context, job execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn)
+	Carry(ctx context.Context, job *execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn)
 }
 
 const (
@@ -229,6 +229,6 @@ func (c *carrying) carry(o *outbound, conn *wire.Conn, to execution.Destination)
 		return
 	}
 	defer func() { <-c.slots }()
-	o.egress.Carry(c.ctx, c.job, o.authority, to, conn)
+	o.egress.Carry(c.ctx, &c.job, o.authority, to, conn)
 	conn.Close()
 }

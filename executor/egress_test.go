@@ -32,7 +32,7 @@ type echo struct {
 
 func (e *echo) Authority() (*tls.Certificate, error) { return executor.NewTestAuthority() }
 
-func (e *echo) Carry(ctx context.Context, job execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
+func (e *echo) Carry(ctx context.Context, job *execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
 	e.mu.Lock()
 	e.carried = append(e.carried, fmt.Sprintf("%s %s:%d", job.ID, to.Host, to.Port))
 	if e.now == nil {

@@ -25,7 +25,7 @@ type counting struct {
 
 func (c *counting) Authority() (*tls.Certificate, error) { return NewTestAuthority() }
 
-func (c *counting) Carry(ctx context.Context, _ execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
+func (c *counting) Carry(ctx context.Context, _ *execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
 	c.calls.Add(1)
 	now := c.now.Add(1)
 	defer c.now.Add(-1)

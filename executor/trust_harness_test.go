@@ -46,7 +46,7 @@ func (i *intercepting) Authority() (*tls.Certificate, error) {
 	return executor.NewTestAuthority()
 }
 
-func (i *intercepting) Carry(_ context.Context, job execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
+func (i *intercepting) Carry(_ context.Context, job *execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
 	i.mu.Lock()
 	if i.given == nil {
 		i.given = map[string]*tls.Certificate{}

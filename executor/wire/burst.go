@@ -30,9 +30,12 @@ type burst struct {
 	timer *time.Timer // flushes; it runs while anything is held
 
 	mu   sync.Mutex
-	held []byte
-	err  error // the first, of a flush that nobody waited for too
+	held []byte // in a buffer of bursts; nil: nothing
+	err  error  // the first, of a flush that nobody waited for too
 }
+
+// bursts are the buffers of what is held back: a stream that waits has none.
+var bursts = sync.Pool{New: func() any { return new([burstSize]byte) }}
 
 func newBurst(conn io.ReadWriteCloser) *burst {
 	b := &burst{ReadWriteCloser: conn, wait: burstWait}
@@ -49,6 +52,9 @@ func (b *burst) Write(p []byte) (int, error) {
 		b.timer.Reset(b.wait)
 	}
 	if len(b.held)+len(p) <= burstSize {
+		if b.held == nil {
+			b.held = bursts.Get().(*[burstSize]byte)[:0]
+		}
 		b.held = append(b.held, p...)
 		if !opensWindow(p) {
 			return len(p), b.err
@@ -73,7 +79,10 @@ func (b *burst) send() error {
 	if len(b.held) > 0 && b.err == nil {
 		_, b.err = b.ReadWriteCloser.Write(b.held)
 	}
-	b.held = b.held[:0]
+	if b.held != nil {
+		bursts.Put((*[burstSize]byte)(b.held[:burstSize]))
+		b.held = nil
+	}
 	return b.err
 }
 

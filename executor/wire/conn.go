@@ -25,6 +25,10 @@ const connBuffer = 512
 // chunkHeader is the size of a piece's header: its length as 16 bits, big endian.
 const chunkHeader = 2
 
+// pieces are the buffers in which pieces are put together: a connection that waits has
+// none.
+var pieces = sync.Pool{New: func() any { return new([chunkHeader + maxChunk]byte) }}
+
 // errReset is what is read from a connection that the other side has given up.
 var errReset = errors.New("the connection was reset")
 
@@ -47,7 +51,6 @@ type Conn struct {
 	ended   atomic.Bool // the other side writes no more
 
 	writing sync.Mutex
-	out     []byte
 	rest    []byte // of a piece that a deadline has cut
 	shut    bool   // nothing more is written
 
@@ -204,10 +207,13 @@ func (c *Conn) put(piece []byte) (taken bool, err error) {
 			return false, err
 		}
 	}
-	c.out = append(binary.BigEndian.AppendUint16(c.out[:0], uint16(len(piece))), piece...)
-	n, err := c.stream.Write(c.out)
-	if err != nil && n > 0 {
-		c.rest = c.out[n:]
+	buffer := pieces.Get().(*[chunkHeader + maxChunk]byte)
+	out := append(binary.BigEndian.AppendUint16(buffer[:0], uint16(len(piece))), piece...)
+	n, err := c.stream.Write(out)
+	if err == nil {
+		pieces.Put(buffer)
+	} else if n > 0 {
+		c.rest = out[n:]
 	}
 	return n > 0, err
 }

@@ -147,7 +147,11 @@ func (f Frame) Decode(v any) error {
 type Reader struct{ r *bufio.Reader }
 
 // NewReader returns a Reader of r, which nobody else may read from then on.
-func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReader(r)} }
+func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReaderSize(r, readerBuffer)} }
+
+// readerBuffer is what is held of what comes after a frame, in bytes: little, since every
+// sandbox has one. Of a larger frame the rest is read past it.
+const readerBuffer = 512
 
 // Next reads one frame. may holds the largest payload, in bytes, of every type
 // that may come now. It returns io.EOF at a clean end, and never allocates more

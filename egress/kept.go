@@ -84,6 +84,8 @@ func (k *keeper) digest(bind execution.Binding, fields map[string]execution.Secr
 
 // take returns a connection of that use; nil where there is none.
 func (k *keeper) take(of use) *upstream {
+	var over closing
+	defer func() { over.close() }()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := len(k.kept) - 1; i >= 0; i-- {
@@ -92,7 +94,7 @@ func (k *keeper) take(of use) *upstream {
 			if c.up.open.any() {
 				return c.up
 			}
-			c.up.close() // the destination has closed it
+			over = append(over, c.up) // the destination has closed it
 		}
 	}
 	return nil
@@ -105,10 +107,12 @@ func (k *keeper) give(of use, up *upstream) {
 		up.close()
 		return
 	}
+	var over closing
+	defer func() { over.close() }()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over {
-		up.close()
+		over = closing{up}
 		return
 	}
 	c := &kept{of: of, up: up}
@@ -117,9 +121,9 @@ func (k *keeper) give(of use, up *upstream) {
 	ours := func(other *kept) bool { return other.of.owner.Tenant == of.owner.Tenant }
 	switch n := count(k.kept, ours); {
 	case n > k.mostOfTenant:
-		k.remove(slices.IndexFunc(k.kept, ours))
+		over = closing{k.remove(slices.IndexFunc(k.kept, ours))}
 	case len(k.kept) > k.most:
-		k.remove(0)
+		over = closing{k.remove(0)}
 	}
 }
 
@@ -132,23 +136,35 @@ func count(all []*kept, is func(*kept) bool) (n int) {
 	return n
 }
 
-// remove closes the connection at i. It is called with k locked.
-func (k *keeper) remove(i int) {
+// remove takes the connection at i out, which has to be closed. It is called with k locked.
+func (k *keeper) remove(i int) *upstream {
 	c := k.kept[i]
 	k.kept = slices.Delete(k.kept, i, i+1)
 	c.timer.Stop()
-	c.up.close()
+	return c.up
+}
+
+// closing are connections that are closed once nobody waits for the keeper: TLS says
+// goodbye, for which a destination may keep it waiting.
+type closing []*upstream
+
+func (c closing) close() {
+	for _, up := range c {
+		up.close()
+	}
 }
 
 // drop closes those that are so.
 func (k *keeper) drop(is func(*kept) bool) {
+	var over closing
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	for i := len(k.kept) - 1; i >= 0; i-- {
 		if is(k.kept[i]) {
-			k.remove(i)
+			over = append(over, k.remove(i))
 		}
 	}
+	k.mu.Unlock()
+	over.close()
 }
 
 // close closes all, and whatever is given back later.

@@ -41,6 +41,7 @@ type File interface {
 	io.Closer
 	// Writeback has the n bytes from off on begin their way to the disk, and does not
 	// wait for them (sync_file_range(2)): that they are durable says only Datasync.
+	// Where the system has no such call it does nothing.
 	Writeback(off, n int64) error
 	// Datasync returns when what was written can be read again after a power
 	// loss (fdatasync(2)).
@@ -123,7 +124,7 @@ type osFile struct {
 
 func (f *osFile) Writeback(off, n int64) error {
 	err := ignoreEINTR(func() error { return unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
-	if err != nil {
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 // the test ends.
 func buildImage(t testing.TB, name, lines string) {
 	t.Helper()
-	build := exec.Command("docker", "build", "-q", "-t", name, "-")
+	build := exec.Command("docker", "build", "--no-cache", "-q", "-t", name, "-")
 	build.Stdin = strings.NewReader("FROM " + reference + "\n" + lines)
 	build.Env = append(build.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {

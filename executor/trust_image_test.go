@@ -58,7 +58,7 @@ func toolsImage(t testing.TB, name string, programs ...string) {
 // test ends.
 func buildFolder(t testing.TB, name, dir string) {
 	t.Helper()
-	build := exec.Command("docker", "build", "-q", "--network", "none", "-t", name, dir)
+	build := exec.Command("docker", "build", "--no-cache", "-q", "--network", "none", "-t", name, dir)
 	build.Env = append(build.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("docker build: %v: %s", err, out)

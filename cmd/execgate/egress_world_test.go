@@ -200,7 +200,7 @@ func (w *egressWorld) images(dir string) string {
 	w.must(os.MkdirAll(context, 0o755))
 	w.must(os.Link(w.program, filepath.Join(context, "load")))
 	w.must(os.WriteFile(filepath.Join(context, "Dockerfile"), []byte("FROM execgate/sandbox:latest\nCOPY load /opt/load\n"), 0o644))
-	build := exec.Command("docker", "build", "-q", "-t", reference, context)
+	build := exec.Command("docker", "build", "--no-cache", "-q", "-t", reference, context)
 	build.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		w.tb.Fatalf("docker build: %v: %s", err, out)

@@ -22,7 +22,7 @@ func ownImage(t *testing.T, name string) {
 	write(t, filepath.Join(dir, "greeting", "__init__.py"), "def hello(name):\n    return f'hello {name}'\n")
 	write(t, filepath.Join(dir, "Dockerfile"), "FROM execgate/sandbox:latest\nCOPY greeting /usr/lib/python3/dist-packages/greeting\n"+
 		"VOLUME /data\nHEALTHCHECK CMD true\nENV SECRET=x\nLABEL odd=\"\x1b[31m\"\n")
-	build := exec.Command("docker", "build", "-q", "-t", name, dir)
+	build := exec.Command("docker", "build", "--no-cache", "-q", "-t", name, dir)
 	build.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("docker build: %v: %s", err, out)

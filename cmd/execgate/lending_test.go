@@ -239,7 +239,7 @@ var psqlImage = sync.OnceValue(func() error {
 	if err := errors.Join(copied, recipe); err != nil {
 		return err
 	}
-	build := exec.Command("docker", "build", "-q", "-t", psqlReference, dir)
+	build := exec.Command("docker", "build", "--no-cache", "-q", "-t", psqlReference, dir)
 	build.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("docker build: %w: %s", err, out)

@@ -168,7 +168,7 @@ func (r *records) read(ctx context.Context, to chan<- []execution.Record) error 
 // add adds what comes, until there is no more.
 func (r *records) add(ctx context.Context, from <-chan []execution.Record) error {
 	var forgotten uint64 // numbers below it
-	var forgot time.Time
+	var forgot, added time.Time
 	watch := time.NewTicker(time.Second) // for damage that readers find
 	defer watch.Stop()
 	for {
@@ -190,20 +190,20 @@ func (r *records) add(ctx context.Context, from <-chan []execution.Record) error
 			if !open {
 				return nil
 			}
-			began := time.Now()
-			if err := r.index.Add(ctx, joined(batch, from)); err != nil {
+			if err := r.index.Add(ctx, joined(ctx, batch, from, time.Until(added.Add(indexInterval)))); err != nil {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(indexInterval - time.Since(began)):
-			}
+			added = time.Now()
 		}
 	}
 }
 
-// joined adds to batch what else waits.
-func joined(batch []execution.Record, from <-chan []execution.Record) []execution.Record {
+// joined adds to batch what else comes within a while, or waits, until it is full. A
+// batch of the log may be a single record: what is not taken meanwhile would keep
+// who reads the log waiting.
+func joined(ctx context.Context, batch []execution.Record, from <-chan []execution.Record, within time.Duration) []execution.Record {
+	over := time.NewTimer(within)
+	defer over.Stop()
 	for len(batch) < indexBatch {
 		select {
 		case more, open := <-from:
@@ -211,7 +211,18 @@ func joined(batch []execution.Record, from <-chan []execution.Record) []executio
 				return batch
 			}
 			batch = append(batch, more...)
+			continue
 		default:
+		}
+		select {
+		case more, open := <-from:
+			if !open {
+				return batch
+			}
+			batch = append(batch, more...)
+		case <-over.C:
+			return batch
+		case <-ctx.Done():
 			return batch
 		}
 	}

@@ -63,10 +63,7 @@ func newOrganisation(cfg PolicyConfig, dir string, engine activation.Engine, wor
 	}
 	o.Manager, err = activation.New(activation.Config{
 		Engine: engine, Workers: workers, Keys: keys, RequireTests: cfg.RequireTests, Obligations: obligations(cfg), Shipped: shipped.Digest(), Dir: dir, Tools: tools,
-		Record: func(ctx context.Context, r execution.Record) error {
-			_, err := log.Append(ctx, r)
-			return err
-		},
+		Record:  appendTo(log),
 		Changed: renewed, Logger: logger,
 	})
 	return o, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
+	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/executor"
 	"github.com/execgate/execgate/export"
 	"github.com/execgate/execgate/gateway"
@@ -212,4 +213,12 @@ func (a *app) close() error {
 		a.state = nil
 	}
 	return errors.Join(errs...)
+}
+
+// appendTo makes records durable in log, for those who have no use for their numbers.
+func appendTo(log *audit.Log) func(context.Context, execution.Record) error {
+	return func(ctx context.Context, r execution.Record) error {
+		_, err := log.Append(ctx, r)
+		return err
+	}
 }

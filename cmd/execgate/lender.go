@@ -8,7 +8,6 @@ import (
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/egress"
-	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/gateway"
 	"github.com/execgate/execgate/store"
 	"github.com/execgate/execgate/vault"
@@ -71,10 +70,7 @@ type lender struct {
 // newLender returns the lender of the configured Vault, or, where devFile is not
 // empty, of a file that is no Vault, or one that lends nothing.
 func newLender(cfg VaultConfig, devFile string, in *store.Store, log *audit.Log, logger *slog.Logger) (*lender, error) {
-	record := func(ctx context.Context, r execution.Record) error {
-		_, err := log.Append(ctx, r)
-		return err
-	}
+	record := appendTo(log)
 	switch {
 	case devFile != "" && cfg.Address != "":
 		return nil, usage("--dev-credentials is for a gateway without a Vault, and vault.address names one")

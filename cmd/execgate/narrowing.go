@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/execgate/execgate/audit"
-	"github.com/execgate/execgate/execution"
 	"github.com/execgate/execgate/identity"
 	"github.com/execgate/execgate/policy"
 	"github.com/execgate/execgate/policy/activation"
@@ -24,10 +23,7 @@ type narrowing struct {
 // newNarrowing puts the ceilings in force, without which nothing may be decided.
 func newNarrowing(cfg PolicyConfig, engine *policy.Witness, workers activation.Workers, log *audit.Log, logger *slog.Logger) (*narrowing, error) {
 	n := &narrowing{folder: cfg.Tenants, file: cfg.Ceilings, logger: logger}
-	record := func(ctx context.Context, r execution.Record) error {
-		_, err := log.Append(ctx, r)
-		return err
-	}
+	record := appendTo(log)
 	if n.folder != "" {
 		n.tenants = activation.NewTenants(activation.TenantsConfig{
 			Folder: n.folder, Valid: identity.ValidTenant, Engine: engine, Workers: workers, RequireTests: cfg.RequireTests, Record: record, Logger: logger,

@@ -60,8 +60,8 @@ func TestRefusalHoldsEverythingBack(t *testing.T) {
 		})
 		p := quick
 		p.first, p.most, p.slow = time.Nanosecond, time.Nanosecond, 50*time.Millisecond
-		r := start(t, newLog(7), t.TempDir(), []Sink{c.sink()}, withPace(p))
 		began := time.Now()
+		r := start(t, newLog(7), t.TempDir(), []Sink{c.sink()}, withPace(p))
 		eventually(t, "it is asked again", func() bool { return r.Stats()[0].Failures >= 3 })
 		if took := time.Since(began); took < 2*p.slow {
 			t.Errorf("%d: three attempts within %v", status, took)

@@ -158,6 +158,21 @@ func (b *Broker) Carry(ctx context.Context, job *execution.Job, authority *tls.C
 	}
 }
 
+// Find reports whether any rule of the job is for a name that its program looks up. Where
+// none is, that is a refusal like that of a connection, to port 0.
+func (b *Broker) Find(ctx context.Context, job *execution.Job, name string) bool {
+	a := b.account(ctx, job)
+	if a == nil {
+		return false
+	}
+	host, err := normaliseHost(name)
+	if err == nil && slices.ContainsFunc(job.Grant.Network.Rules, func(r execution.NetworkRule) bool { return r.Names(host) }) {
+		return true
+	}
+	b.refuse(ctx, job, a, destination{host: cmp.Or(host, printable(name))}, question{}, hostCode(err))
+	return false
+}
+
 // refuse counts the refusal of a connection, and records it.
 func (b *Broker) refuse(ctx context.Context, job *execution.Job, a *account, d destination, q question, code string) {
 	b.counts.end(execution.EffectDeny, counted(code))

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -37,6 +38,41 @@ func TestDenialIsReadable(t *testing.T) {
 	}
 	if diff := cmp.Diff(slices.Repeat([]string{"deny " + codeNotGranted}, 3), s.log.codes()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A name is to be found where any rule is for it, at whatever port; that it is not is a
+// refusal in the log.
+func TestFind(t *testing.T) {
+	s := newSandbox(t, Config{}, nil)
+	s.job.Grant.Network.Rules = append(s.job.Grant.Network.Rules, execution.NetworkRule{Host: "*.below.test", Ports: []int{1}, Mode: execution.NetworkTunnel})
+	for _, c := range []struct {
+		name  string
+		found bool
+	}{{"api.test", true}, {"x.below.test", true}, {"below.test", false}, {"evil.test", false}, {"xapi.test", false}, {"127.0.0.1", false}, {"a_b-.test", false}} {
+		if found := s.broker.Find(t.Context(), &s.job, c.name); found != c.found {
+			t.Errorf("%s: %v", c.name, found)
+		}
+	}
+	var refused []string
+	for _, r := range s.log.all() {
+		d := r.EgressDecided
+		refused = append(refused, fmt.Sprintf("%s %s:%d %s", d.Effect, d.Host, d.Port, d.Code))
+	}
+	want := []string{
+		"deny below.test:0 " + codeNotGranted, "deny evil.test:0 " + codeNotGranted, "deny xapi.test:0 " + codeNotGranted,
+		"deny 127.0.0.1:0 " + codeHostIsAddress, "deny a_b-.test:0 " + codeHostInvalid,
+	}
+	if diff := cmp.Diff(want, refused); diff != "" {
+		t.Error(diff)
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	if s.broker.Find(over, &s.job, "api.test") {
+		t.Error("it is found after the end")
+	}
+	if used := s.broker.End(s.job.ID); used.Requests != 0 {
+		t.Errorf("names cost %d requests", used.Requests)
 	}
 }
 

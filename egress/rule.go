@@ -34,10 +34,8 @@ const (
 func decide(n execution.Network, to execution.Destination) (host string, rule execution.NetworkRule, code string) {
 	host, err := normaliseHost(to.Host)
 	switch {
-	case errors.Is(err, errIsAddress):
-		return "", rule, codeHostIsAddress
 	case err != nil:
-		return "", rule, codeHostInvalid
+		return "", rule, hostCode(err)
 	case to.Port < 1 || to.Port > 65535:
 		return host, rule, codePortInvalid
 	}
@@ -50,6 +48,18 @@ func decide(n execution.Network, to execution.Destination) (host string, rule ex
 		return host, rule, ""
 	}
 	return host, rule, codeUnsupported
+}
+
+// hostCode is the code for a name of which normaliseHost says err; where that is nil
+// nothing is wrong with it but that no rule is for it.
+func hostCode(err error) string {
+	switch {
+	case errors.Is(err, errIsAddress):
+		return codeHostIsAddress
+	case err != nil:
+		return codeHostInvalid
+	}
+	return codeNotGranted
 }
 
 // match returns the rule for to, whose host is normalised. One that names the host

@@ -229,7 +229,7 @@ type LeaseChange struct {
 // opened by name, or of the mode intercept one request.
 type EgressDecided struct {
 	Host   string      `json:"host"`
-	Port   int         `json:"port"`
+	Port   int         `json:"port"`           // 0: the name was looked up, and is not to be found
 	Mode   NetworkMode `json:"mode,omitempty"` // of the rule that opens it; empty where none does
 	Effect Effect      `json:"effect"`
 	Code   string      `json:"code,omitempty"` // why it is denied

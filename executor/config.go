@@ -41,7 +41,10 @@ type Config struct {
 	// Egress carries what programs send out. Nil: nothing is carried, and what is
 	// granted a network is refused.
 	Egress Egress
-	Logger *slog.Logger
+	// HideNames has programs find no name that Egress does not; otherwise each name
+	// has an address, where a connection is refused in words.
+	HideNames bool
+	Logger    *slog.Logger
 }
 
 // Warm says which sandboxes are kept parked: up, verified, their interpreter

@@ -30,6 +30,10 @@ type Egress interface {
 	// conn has CloseWrite() error, which ends one way, and Abort() error, which
 	// resets both, beside the methods of net.Conn.
 	Carry(ctx context.Context, job *execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn)
+	// Find reports whether a name that a program of job looks up is to be found, where
+	// Config.HideNames is set. It has the form of a name, and is asked for once by each
+	// program, one after another.
+	Find(ctx context.Context, job *execution.Job, name string) bool
 }
 
 const (
@@ -101,6 +105,7 @@ type carrying struct {
 	job    execution.Job
 	round  uint32
 	slots  chan struct{}
+	finds  chan struct{} // holds a token while a name is looked up; nil: none is
 	tasks  sync.WaitGroup
 }
 
@@ -111,6 +116,9 @@ func (e *Executor) beginCarrying(sb *sandbox, job execution.Job, told wire.Netwo
 		e.underWay.Go(sb.outbound.accept)
 	}
 	c := &carrying{job: job, round: sb.round, slots: make(chan struct{}, told.Connections)}
+	if told.Hidden {
+		c.finds = make(chan struct{}, 1)
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	sb.outbound.mu.Lock()
 	sb.outbound.now = c
@@ -176,13 +184,17 @@ func (o *outbound) accept() {
 	}
 }
 
+// mostOpen is how many connections a sandbox may have open: those of its program, and
+// one by which a name is looked up.
+const mostOpen = wire.MaxConnections + 1
+
 // count counts a connection, and reports whether there may be as many: those that
 // the agent still has open, and as many that it has ended and Carry has not.
 func (o *outbound) count(n int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all += n
-	return o.all <= 2*wire.MaxConnections
+	return o.all <= 2*mostOpen
 }
 
 // take finds out whose a connection is and has it carried, and returns when the
@@ -223,12 +235,24 @@ func (o *outbound) joined(round uint32) *carrying {
 func (c *carrying) carry(o *outbound, conn *wire.Conn, to execution.Destination) {
 	defer c.tasks.Done()
 	defer context.AfterFunc(c.ctx, func() { conn.Abort() })()
+	slots := c.slots
+	if to.Port == 0 {
+		slots = c.finds
+	}
+	if slots == nil { // its agent was not told to ask
+		o.session.Close()
+		return
+	}
 	select {
-	case c.slots <- struct{}{}: // those before it may be about to end
+	case slots <- struct{}{}: // those before it may be about to end
 	case <-c.ctx.Done():
 		return
 	}
-	defer func() { <-c.slots }()
-	o.egress.Carry(c.ctx, &c.job, o.authority, to, conn)
+	defer func() { <-slots }()
+	if to.Port == 0 {
+		conn.Found(o.egress.Find(c.ctx, &c.job, to.Host))
+	} else {
+		o.egress.Carry(c.ctx, &c.job, o.authority, to, conn)
+	}
 	conn.Close()
 }

@@ -57,6 +57,14 @@ func (e *echo) Carry(ctx context.Context, job *execution.Job, _ *tls.Certificate
 	}
 }
 
+// Find finds what is of these tests' network.
+func (e *echo) Find(_ context.Context, job *execution.Job, name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.carried = append(e.carried, fmt.Sprintf("%s finds %s", job.ID, name))
+	return slices.ContainsFunc(job.Grant.Network.Rules, func(r execution.NetworkRule) bool { return r.Names(name) })
+}
+
 // seen are the connections that were carried, and none of them any more.
 func (e *echo) seen(t testing.TB) []string {
 	t.Helper()
@@ -165,6 +173,41 @@ True False True
 			t.Errorf("bash: %s", describe(r))
 		}
 		egress.seen(t)
+	})
+}
+
+// Where names are hidden, one that is not granted does not exist, of any type, and the
+// egress is asked for each once.
+func TestHiddenNames(t *testing.T) {
+	t.Parallel()
+	egress := &echo{}
+	e := newExecutor(t, carriedBy(egress), func(c *executor.Config) { c.HideNames = true })
+	underEach(t, func(t *testing.T, runtime string) {
+		r := run(t, e, networked(under(runtime, python(dial+`
+def why(name, family):
+    try: return socket.getaddrinfo(name, 443, family)[0][4][0][:4]
+    except socket.gaierror as e: return {socket.EAI_NONAME: 'none', socket.EAI_NODATA: 'no data'}.get(e.errno, e)
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNSPEC):
+    print(*(why(n, family) for n in ('db.example', 'DB.Example.', 'x.api.example', 'api.example', 'evil.example', 'x.evil.example')))
+print(talk('db.example', 443))
+`)), reaching(443)))
+		want := strings.TrimSpace(`
+127. 127. 127. none none none
+no data no data no data none none none
+127. 127. 127. none none none
+b'db.example:443\nhello\nend\n'
+`)
+		if out := exitedWell(t, r); out != want {
+			t.Errorf("%s", describe(r))
+		}
+		seen := egress.seen(t)
+		for i := range seen {
+			_, seen[i], _ = strings.Cut(seen[i], " ")
+		}
+		asked := []string{"finds db.example", "finds x.api.example", "finds api.example", "finds evil.example", "finds x.evil.example", "db.example:443"}
+		if !slices.Equal(seen, asked) {
+			t.Errorf("asked %q, want %q", seen, asked)
+		}
 	})
 }
 

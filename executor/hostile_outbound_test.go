@@ -23,6 +23,12 @@ type counting struct {
 	serve            func(ctx context.Context, conn net.Conn)
 }
 
+// Find is a call too, and finds nothing until the program has ended.
+func (c *counting) Find(ctx context.Context, job *execution.Job, name string) bool {
+	c.Carry(ctx, job, nil, execution.Destination{Host: name, Port: 1}, nil)
+	return false
+}
+
 func (c *counting) Authority() (*tls.Certificate, error) { return NewTestAuthority() }
 
 func (c *counting) Carry(ctx context.Context, _ *execution.Job, _ *tls.Certificate, to execution.Destination, conn net.Conn) {
@@ -66,12 +72,14 @@ func TestHostileOutbound(t *testing.T) {
 	header := func(round uint32) string {
 		return string(wire.Outbound{Round: round, Name: "db.example", Port: 443}.Append(nil))
 	}
+	lookup := string(wire.Outbound{Round: 1, Name: "db.example"}.Append(nil))
 	const none, some = 0, -1
 	const stuck = "an egress that does not return"
 	hang := make(chan struct{})
 	for name, c := range map[string]struct {
 		agent   func(session *wire.Session, raw net.Conn)
 		ungiven bool // no network is granted
+		hidden  bool // names are
 		serve   func(context.Context, net.Conn)
 		want    execution.Outcome
 		calls   int32
@@ -130,9 +138,29 @@ func TestHostileOutbound(t *testing.T) {
 			agent: func(s *wire.Session, _ net.Conn) { opening(s, "\x00\x00\x00\x01\x01\xbb\x09db example") },
 			want:  execution.OutcomeKilled, calls: none,
 		},
-		"port 0": {
-			agent: func(s *wire.Session, _ net.Conn) { opening(s, "\x00\x00\x00\x01\x00\x00\x01a") },
+		"a name is looked up, and none is hidden": {
+			agent: func(s *wire.Session, _ net.Conn) { opening(s, lookup) },
 			want:  execution.OutcomeKilled, calls: none,
+		},
+		"names are looked up, without end": {
+			agent: func(s *wire.Session, _ net.Conn) {
+				for opening(s, lookup) != nil {
+				}
+			},
+			hidden: true, serve: func(ctx context.Context, _ net.Conn) { <-ctx.Done() },
+			want: execution.OutcomeTimedOut, calls: some, most: 1,
+		},
+		"names are looked up, and nobody waits for the answers": {
+			agent: func(s *wire.Session, _ net.Conn) {
+				for {
+					stream := opening(s, lookup)
+					if stream == nil {
+						return
+					}
+					stream.Close()
+				}
+			},
+			hidden: true, serve: func(context.Context, net.Conn) {}, want: execution.OutcomeTimedOut, calls: some, most: 1,
 		},
 		"another kind": {
 			agent: func(s *wire.Session, _ net.Conn) { s.Open(wire.KindControl) },
@@ -229,7 +257,7 @@ func TestHostileOutbound(t *testing.T) {
 			if name == stuck {
 				t.Cleanup(func() { close(hang) })
 			}
-			e.cfg.Egress = egress
+			e.cfg.Egress, e.cfg.HideNames = egress, c.hidden
 			if err := sb.openControl(t.Context()); err != nil {
 				t.Fatal(err)
 			}

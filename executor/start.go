@@ -34,6 +34,7 @@ func (c *conversation) start(image imageState) (wire.Start, error) {
 		for _, name := range trustVariables {
 			own[name] = wire.TrustPath
 		}
+		network.Hidden = c.e.cfg.HideNames
 	}
 	own["EXECGATE_EXECUTION"], own["EXECGATE_RESULT"] = job.ID, wire.ResultPath
 

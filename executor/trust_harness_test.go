@@ -46,6 +46,8 @@ func (i *intercepting) Authority() (*tls.Certificate, error) {
 	return executor.NewTestAuthority()
 }
 
+func (i *intercepting) Find(context.Context, *execution.Job, string) bool { return true }
+
 func (i *intercepting) Carry(_ context.Context, job *execution.Job, authority *tls.Certificate, to execution.Destination, conn net.Conn) {
 	i.mu.Lock()
 	if i.given == nil {

@@ -153,7 +153,7 @@ func defaultConfig() Config {
 			FirstUID: 210_000, UIDCount: 1024, StopGraceMS: 500, StartTimeoutMS: 30_000,
 			WarmTarget: 2, WarmMin: 1, WarmMax: 4, WarmPreloadTarget: 1,
 		},
-		Vault: defaultVault(), Egress: EgressConfig{IdleTimeoutMS: 10 * 60 * 1000},
+		Vault: defaultVault(), Egress: EgressConfig{IdleTimeoutMS: 10 * 60 * 1000, UngrantedNames: namesExplained},
 		Audit: AuditConfig{SegmentMiB: 64, BudgetMS: 2000, WhenFull: "refuse", HeartbeatS: 300},
 	}
 }

@@ -51,7 +51,15 @@ type EgressConfig struct {
 	// CAFile is the path of a file with authorities, beside those of the system, that
 	// destinations' certificates may be from; empty: there are no more.
 	CAFile string `yaml:"ca_file"`
+	// UngrantedNames is what a program finds of a name that no rule is for.
+	UngrantedNames string `yaml:"ungranted_names"`
 }
+
+// Values of EgressConfig.UngrantedNames.
+const (
+	namesExplained = "explain"
+	namesHidden    = "nxdomain"
+)
 
 func defaultVault() VaultConfig {
 	return VaultConfig{TimeoutMS: 5000, MaxTTLS: 24 * 60 * 60, Auth: VaultAuthConfig{Method: string(vault.AuthTokenFile)}}
@@ -88,6 +96,9 @@ func (c VaultConfig) mounts() vault.Mounts {
 // check reports what is wrong with the settings.
 func (c EgressConfig) check() error {
 	_, err := c.networks()
+	if c.UngrantedNames != namesExplained && c.UngrantedNames != namesHidden {
+		err = errors.Join(err, fmt.Errorf("egress.ungranted_names is %q: it is %s or %s", c.UngrantedNames, namesExplained, namesHidden))
+	}
 	if c.Resolver == "" {
 		return err
 	}

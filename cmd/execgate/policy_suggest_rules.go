@@ -199,6 +199,10 @@ var webPorts = []int{80, 443, 8080, 8443}
 // guess adds a record of what no rule opened, unless others of the same host and port
 // say more of it.
 func (g *gather) guess(d execution.EgressDecided) {
+	if d.Port == 0 { // egress.ungranted_names is nxdomain
+		g.note("judge: %s was looked up and not found, so that its port, 443, is a guess", strconv.Quote(d.Host))
+		d.Port = 443
+	}
 	if d.Method == "" && g.known[execution.Destination{Host: d.Host, Port: d.Port}] {
 		return
 	}

@@ -86,6 +86,10 @@ func TestSuggestedRulesAreTight(t *testing.T) {
 			[]record{with(record{Host: "a.example", Port: 6379}, denied("network_not_granted"))},
 			[]rule{{Host: "a.example", Ports: []int{6379}, Mode: forward}}, "a guess by its port",
 		},
+		"a name that was looked up only": {
+			[]record{with(record{Host: "a.example"}, denied("network_not_granted"))},
+			[]rule{{Host: "a.example", Ports: []int{443}, Mode: intercept}}, `"a.example" was looked up and not found, so that its port, 443, is a guess`,
+		},
 		"a place where credentials are made": {
 			[]record{with(get("/token", 443), func(r *record) { r.Effect, r.Code = "deny", "token_endpoint" })},
 			[]rule{}, "is left out",

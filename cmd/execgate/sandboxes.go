@@ -22,7 +22,7 @@ func newExecutor(cfg Config, gatewayID string, broker *egress.Broker, logger *sl
 		Gateway: gatewayID, Host: cfg.Executor.Engine, Agent: agent, Images: list, Logger: logger,
 		UIDs:      executor.UIDRange{First: cfg.Executor.FirstUID, Count: cfg.Executor.UIDCount},
 		StopGrace: milliseconds(cfg.Executor.StopGraceMS), StartTimeout: milliseconds(cfg.Executor.StartTimeoutMS),
-		Warm: cfg.Executor.warm(list), Reserved: cfg.Requests.Reserved, Egress: broker,
+		Warm: cfg.Executor.warm(list), Reserved: cfg.Requests.Reserved, Egress: broker, HideNames: cfg.Egress.UngrantedNames == namesHidden,
 	})
 }
 

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"net/netip"
 	"strings"
 
 	"github.com/execgate/execgate/executor/wire"
@@ -24,9 +23,8 @@ const (
 )
 
 // answer answers a message that a program sent to the resolver, or returns nil
-// where it deserves none. address gives a name its own address, or none where
-// there are no more. Nothing is asked of anybody else.
-func answer(message []byte, address func(name string) (netip.Addr, bool)) []byte {
+// where it deserves none. Nothing is asked of anybody but names.
+func answer(message []byte, names *names) []byte {
 	var parser dnsmessage.Parser
 	asked, err := parser.Start(message)
 	if err != nil || asked.Response {
@@ -43,7 +41,7 @@ func answer(message []byte, address func(name string) (netip.Addr, bool)) []byte
 	case q.version != 0:
 		q.extended = badVersion
 	default:
-		q.resolve(address)
+		q.resolve(names)
 	}
 	return q.pack()
 }
@@ -88,10 +86,10 @@ func (q *query) parse(parser *dnsmessage.Parser) bool {
 	}
 }
 
-// resolve fills in the answer: an address of its own for every name, since it is
-// decided outside, of each connection, which may be reached; for every other type
-// that the name has nothing of it.
-func (q *query) resolve(address func(string) (netip.Addr, bool)) {
+// resolve fills in the answer: an address of its own for every name that is to be
+// found, since it is decided outside, of each connection, which may be reached; for
+// every other type that the name has nothing of it.
+func (q *query) resolve(names *names) {
 	question := q.questions[0]
 	name := strings.ToLower(strings.TrimSuffix(question.Name.String(), "."))
 	switch {
@@ -99,14 +97,27 @@ func (q *query) resolve(address func(string) (netip.Addr, bool)) {
 		q.header.RCode = dnsmessage.RCodeRefused
 	case !wire.ValidName(name), name == "localhost", strings.HasSuffix(name, ".localhost"): // which stands in /etc/hosts
 		q.header.RCode = dnsmessage.RCodeNameError
-	case question.Type == dnsmessage.TypeA:
-		found, ok := address(name)
-		if !ok {
-			q.header.RCode = dnsmessage.RCodeServerFailure
-			return
-		}
-		q.found = []dnsmessage.AResource{{A: found.As4()}}
+	default:
+		q.header.RCode = q.find(names, name)
 	}
+}
+
+// find fills in what there is of a name, and returns the code for it.
+func (q *query) find(names *names, name string) dnsmessage.RCode {
+	if found, err := names.find(name); err != nil {
+		return dnsmessage.RCodeServerFailure
+	} else if !found {
+		return dnsmessage.RCodeNameError
+	}
+	if q.questions[0].Type != dnsmessage.TypeA {
+		return dnsmessage.RCodeSuccess
+	}
+	address, ok := names.address(name)
+	if !ok {
+		return dnsmessage.RCodeServerFailure
+	}
+	q.found = []dnsmessage.AResource{{A: address.As4()}}
+	return dnsmessage.RCodeSuccess
 }
 
 // pack is the answer's bytes. An address holds no longer than the execution, so

@@ -4,8 +4,10 @@ package agent
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,7 +124,7 @@ func TestAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNames(&addresses{})
-			got := answer(c.message, n.address)
+			got := answer(c.message, n)
 			if described := describeAnswer(t, got); described != c.want {
 				t.Errorf("%s, want %s", described, c.want)
 			}
@@ -135,8 +137,8 @@ func TestAnswer(t *testing.T) {
 		})
 	}
 	n := newNames(&addresses{})
-	answer(ask("a.", dnsmessage.TypeA), n.address)
-	if got := describeAnswer(t, answer(ask("b.", dnsmessage.TypeA), n.address)); got != second {
+	answer(ask("a.", dnsmessage.TypeA), n)
+	if got := describeAnswer(t, answer(ask("b.", dnsmessage.TypeA), n)); got != second {
 		t.Errorf("another name: %s, want %s", got, second)
 	}
 }
@@ -152,7 +154,7 @@ func TestNames(t *testing.T) {
 			t.Fatalf("%s: %s, %v, back %q", name, address, ok, n.name(address))
 		}
 	}
-	if got := describeAnswer(t, answer(ask("more.", dnsmessage.TypeA), n.address)); got != "ServerFailure" {
+	if got := describeAnswer(t, answer(ask("more.", dnsmessage.TypeA), n)); got != "ServerFailure" {
 		t.Errorf("one name too many: %s", got)
 	}
 	if known, ok := n.address("n0"); !ok || known.String() != "127.64.0.1" {
@@ -172,6 +174,51 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// A name that is asked for outside is asked for once, and is not to be found, or is,
+// with an address of its own.
+func TestNamesThatAreHidden(t *testing.T) {
+	n := newNames(&addresses{})
+	var asked []string
+	fails := false
+	n.ask = func(name string) (bool, error) {
+		asked = append(asked, name)
+		if fails {
+			return true, errors.New("cut off")
+		}
+		return name == "db.example", nil
+	}
+	check := func(want string, question []byte) {
+		t.Helper()
+		if got := describeAnswer(t, answer(question, n)); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for range 2 {
+		check("Success 127.64.0.1", ask("db.example.", dnsmessage.TypeA))
+		check("Success", ask("DB.example.", dnsmessage.TypeAAAA))
+		for _, of := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeTXT, dnsmessage.TypeALL} {
+			check("NameError", ask("evil.example.", of))
+		}
+		check("Refused", ask("x.evil.example.", dnsmessage.TypeAXFR))
+		check("NameError", ask("localhost.", dnsmessage.TypeA))
+	}
+	if want := []string{"db.example", "evil.example"}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
+	}
+	fails = true
+	check("ServerFailure", ask("new.example.", dnsmessage.TypeA))
+	fails = false
+	check("NameError", ask("new.example.", dnsmessage.TypeA)) // it is asked for again
+	for i := len(n.asked); i < maxNames; i++ {
+		check("NameError", ask(fmt.Sprintf("n%d.", i), dnsmessage.TypeA))
+	}
+	check("ServerFailure", ask("more.", dnsmessage.TypeA))
+	check("Success 127.64.0.1", ask("db.example.", dnsmessage.TypeA))
+	if len(asked) != maxNames+1 {
+		t.Errorf("asked %d times", len(asked))
+	}
+}
+
 // FuzzAnswer sends the resolver whatever a program could: it answers with a whole
 // message to the same question, or not at all.
 func FuzzAnswer(f *testing.F) {
@@ -180,7 +227,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		n := newNames(&addresses{})
-		packed := answer(message, n.address)
+		packed := answer(message, n)
 		if packed == nil {
 			return
 		}
@@ -191,7 +238,7 @@ func FuzzAnswer(f *testing.F) {
 		if !m.Response || len(packed) > answerSize || m.ID != binary.BigEndian.Uint16(message) || len(m.Answers) > 1 || len(m.Answers) != len(n.addresses) {
 			t.Fatalf("%s with %v", m.GoString(), n.addresses)
 		}
-		if answer(packed, n.address) != nil {
+		if answer(packed, n) != nil {
 			t.Fatal("an answer is answered")
 		}
 	})

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"sync"
 )
@@ -34,6 +35,11 @@ func (a *addresses) next() (netip.Addr, bool) {
 // names are those that one program has looked up, each with its address.
 type names struct {
 	free *addresses
+	// ask asks outside whether a name is to be found; nil: every name is.
+	ask func(name string) (bool, error)
+
+	asking sync.Mutex
+	asked  map[string]bool // and what was answered
 
 	mu        sync.Mutex
 	addresses map[string]netip.Addr
@@ -41,7 +47,30 @@ type names struct {
 }
 
 func newNames(free *addresses) *names {
-	return &names{free: free, addresses: map[string]netip.Addr{}, names: map[netip.Addr]string{}}
+	return &names{free: free, asked: map[string]bool{}, addresses: map[string]netip.Addr{}, names: map[netip.Addr]string{}}
+}
+
+var errNames = errors.New("the program looks too many names up")
+
+// find reports whether a name is to be found. One is asked for at a time, and once
+// where there was an answer.
+func (n *names) find(name string) (bool, error) {
+	if n.ask == nil {
+		return true, nil
+	}
+	n.asking.Lock()
+	defer n.asking.Unlock()
+	if found, known := n.asked[name]; known {
+		return found, nil
+	}
+	if len(n.asked) >= maxNames {
+		return false, errNames
+	}
+	found, err := n.ask(name)
+	if err == nil {
+		n.asked[name] = found
+	}
+	return found, err
 }
 
 // address is the name's own, as long as there are some.

@@ -58,6 +58,9 @@ func (a *agent) connect(round uint32, given wire.Network) (_ *network, err error
 		free: make(chan struct{}, given.Connections), queries: make(chan struct{}, maxQueries),
 		stop: make(chan struct{}), open: map[aborter]struct{}{},
 	}
+	if given.Hidden {
+		n.names.ask = n.ask
+	}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -182,6 +185,20 @@ func (n *network) carry(conn *net.TCPConn, to wire.Outbound) {
 	out.Wait()
 	conn.Close()
 	stream.Abort() // both ways have ended
+}
+
+// ask asks the gateway whether a name is to be found.
+func (n *network) ask(name string) (bool, error) {
+	stream, err := n.session.OpenOutbound(wire.Outbound{Round: n.round, Name: name})
+	if err != nil {
+		return false, err
+	}
+	if !n.add(stream) {
+		return false, net.ErrClosed
+	}
+	defer n.remove(stream)
+	defer stream.Abort() // both ways have ended, or nobody waits for an answer
+	return stream.Find(queryTimeout)
 }
 
 // passSize is how much is passed on at once, in bytes. It is the sandbox's memory.

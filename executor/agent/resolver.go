@@ -20,7 +20,7 @@ func (n *network) resolve(conn *net.UDPConn) {
 			}
 			continue
 		}
-		if reply := answer(buffer[:size], n.names.address); reply != nil {
+		if reply := answer(buffer[:size], n.names); reply != nil {
 			conn.WriteToUDPAddrPort(reply, from) // who asked may be gone
 		}
 	}
@@ -49,7 +49,7 @@ func (n *network) answer(conn *net.TCPConn) {
 		if _, err := io.ReadFull(conn, message); err != nil {
 			return
 		}
-		reply := answer(message, n.names.address)
+		reply := answer(message, n.names)
 		if reply == nil {
 			return
 		}

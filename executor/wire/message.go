@@ -139,6 +139,10 @@ type Network struct {
 	Ports []uint16 `json:"ports"` // those that any name may be reached at
 	// Connections are the most at once.
 	Connections int `json:"connections"`
+	// Hidden says that names which are not granted are not to be found: of each name
+	// that the program looks up the gateway is asked. Otherwise all of them are, so
+	// that a connection can be refused in words.
+	Hidden bool `json:"hidden,omitempty"`
 }
 
 // SecretFile is a file with a secret.

@@ -23,7 +23,7 @@ const MaxConnections = 128
 type Outbound struct {
 	Round uint32 // of the program that connects, as in Start
 	Name  string // see ValidName
-	Port  uint16 // never 0
+	Port  uint16 // 0: nothing is carried, the program looks the name up (see Find)
 }
 
 const outboundHeader = 4 + 2 + 1
@@ -61,7 +61,7 @@ func (o Outbound) Append(b []byte) []byte {
 }
 
 func (o Outbound) valid() error {
-	if !ValidName(o.Name) || o.Port == 0 {
+	if !ValidName(o.Name) {
 		return fmt.Errorf("outbound connection to port %d of %.300q", o.Port, o.Name)
 	}
 	return nil
@@ -100,6 +100,32 @@ func (s *Session) OpenOutbound(o Outbound) (*Conn, error) {
 		return nil, fmt.Errorf("open outbound connection: %w", err)
 	}
 	return c, s.burst.flush()
+}
+
+// Find asks the gateway whether a name is to be found, from the agent's side, on a
+// connection of port 0: by one byte, after which it ends.
+func (c *Conn) Find(limit time.Duration) (bool, error) {
+	c.SetReadDeadline(time.Now().Add(limit))
+	answer, err := io.ReadAll(io.LimitReader(c, 2))
+	if err != nil {
+		return false, fmt.Errorf("look a name up: %w", err)
+	}
+	if len(answer) != 1 || answer[0] > 1 {
+		return false, fmt.Errorf("look a name up: the gateway answers %q", answer)
+	}
+	return answer[0] == 1, nil
+}
+
+// Found answers Find.
+func (c *Conn) Found(found bool) error {
+	answer := []byte{0}
+	if found {
+		answer[0] = 1
+	}
+	if _, err := c.Write(answer); err != nil {
+		return err
+	}
+	return c.CloseWrite()
 }
 
 // LetOutbound says whether the sandbox may open outbound connections from now

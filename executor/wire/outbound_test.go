@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -46,7 +47,7 @@ func FuzzOutbound(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !wire.ValidName(o.Name) || o.Port == 0 {
+		if !wire.ValidName(o.Name) {
 			t.Fatalf("%+v came through", o)
 		}
 		if again := o.Append(nil); !bytes.Equal(again, input[:len(input)-rest.Len()]) {
@@ -341,6 +342,38 @@ func TestConnWriteDeadline(t *testing.T) {
 	}
 }
 
+// A name is found, or not; another answer is none.
+func TestFind(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer func(*wire.Conn) error
+		want   string
+	}{
+		"found":        {func(c *wire.Conn) error { return c.Found(true) }, "true"},
+		"not found":    {func(c *wire.Conn) error { return c.Found(false) }, "false"},
+		"no answer":    {(*wire.Conn).CloseWrite, "error"},
+		"cut off":      {(*wire.Conn).Abort, "error"},
+		"another":      {func(c *wire.Conn) error { c.Write([]byte{2}); return c.CloseWrite() }, "error"},
+		"more than it": {func(c *wire.Conn) error { c.Write([]byte{1, 1}); return c.CloseWrite() }, "error"},
+	} {
+		theirs, ours := outbound(t)
+		if err := c.answer(ours); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		found, err := theirs.Find(time.Minute)
+		got := fmt.Sprint(found)
+		if err != nil {
+			got = "error"
+		}
+		if got != c.want {
+			t.Errorf("%s: %v, %v", name, found, err)
+		}
+	}
+	theirs, _ := outbound(t)
+	if _, err := theirs.Find(time.Millisecond); err == nil {
+		t.Error("what is not answered has an answer")
+	}
+}
+
 // What a hostile agent sends as a connection ends the connection, or is seen to
 // break the protocol.
 func TestHostileOutbound(t *testing.T) {
@@ -352,7 +385,7 @@ func TestHostileOutbound(t *testing.T) {
 		"fine":                 {header + "\x00\x01x\x00\x00", true, true},
 		"another kind":         {"\x01" + header[1:], false, false},
 		"no name":              {header[:7] + "\x00", false, false},
-		"port 0":               {header[:5] + "\x00\x00\x01a", false, false},
+		"port 0":               {header[:5] + "\x00\x00\x01a\x00\x00", true, true},
 		"a name that is none":  {header[:7] + "\x02..", false, false},
 		"a piece too large":    {header + "\xff\xff" + strings.Repeat("x", 1<<16), true, false},
 		"cut short in a piece": {header + "\x00\x09x", true, false},

@@ -109,6 +109,7 @@ func TestCancelDoesNotWaitForever(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // until it runs: what has not begun is over at once
 		began := time.Now()
 		if ended, err := s.Cancel(t.Context(), caller(), st.ID); ended || err != nil || time.Since(began) != 10*time.Second {
 			t.Errorf("%v, %v after %v", ended, err, time.Since(began))

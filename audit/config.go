@@ -52,8 +52,9 @@ type Config struct {
 	// called from a goroutine of Run's, and must not wait.
 	Exported func() uint64
 	// Indexed returns the number up to which, not including it, what is made of the
-	// records has them, as usage is; what it does not have is never removed. Nil: nothing
-	// is made of them. It is called as Exported is.
+	// records has them for good, as usage is; what it does not have is never removed. Nil:
+	// nothing is made of them. It is called from a goroutine of Run's, where something is to
+	// be removed, and may sync a file.
 	Indexed func() uint64
 	// Heartbeat is after how long without a record a heartbeat is written; zero
 	// writes none. It is kept to within half a second.

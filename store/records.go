@@ -75,6 +75,7 @@ type Records struct {
 	// damaged is set where something was read that cannot be right.
 	damaged atomic.Bool
 	next    atomic.Uint64
+	synced  atomic.Uint64 // a next that is on the disk
 	rebuilt atomic.Uint64
 }
 
@@ -185,6 +186,7 @@ func (r *Records) Rebuild(ctx context.Context) error {
 	}
 	r.tail = nil
 	r.next.Store(0)
+	r.synced.Store(0)
 	r.rebuilt.Add(1)
 	r.damaged.Store(false)
 	return nil
@@ -208,6 +210,29 @@ func (r *Records) format(ctx context.Context) error {
 
 // Next is the number of the record that is to be added next.
 func (r *Records) Next() uint64 { return r.next.Load() }
+
+// Synced is a Next that a loss of power leaves as it is: commits are not synced one by one,
+// and this syncs those that have not been. Whatever is removed for being in the index is
+// below it.
+func (r *Records) Synced() (uint64, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	next := r.next.Load()
+	if r.synced.Load() >= next {
+		return next, nil
+	}
+	// What has left the write-ahead log for the database was synced when it did
+	// (https://sqlite.org/pragma.html#pragma_synchronous, NORMAL).
+	log, err := os.OpenFile(r.path+"-wal", os.O_RDWR, 0)
+	if err == nil {
+		err = errors.Join(log.Sync(), log.Close())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("sync index of records: %w", err)
+	}
+	r.synced.Store(next)
+	return next, nil
+}
 
 // Rebuilt is how often an empty index was begun since OpenRecords.
 func (r *Records) Rebuilt() uint64 { return r.rebuilt.Load() }

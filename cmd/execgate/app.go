@@ -75,7 +75,7 @@ func newApp(ctx context.Context, cfg Config, logger *slog.Logger, options appOpt
 	logConfig.RetainAge, logConfig.MaxBytes = milliseconds(cfg.Audit.RetainDays*24*60*60*1000), cfg.Audit.MaxMiB<<20
 	logConfig.DropExported, logConfig.Exported = cfg.Audit.WhenFull == "drop_exported", func() uint64 { return a.exporters.Acknowledged() }
 	if !a.idle { // an index that does not run would hold the log for ever
-		logConfig.Indexed = func() uint64 { return a.records.index.Next() }
+		logConfig.Indexed = func() uint64 { return a.records.synced() }
 	}
 	logConfig.Heartbeat = milliseconds(cfg.Audit.HeartbeatS * 1000)
 	if a.log, err = audit.New(logConfig); err != nil {

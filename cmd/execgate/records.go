@@ -100,6 +100,16 @@ func (r *records) lag() uint64 {
 	return durable - min(r.index.Next(), durable)
 }
 
+// synced is the number below which records may be removed from the log, for the index and
+// usage keep what they were.
+func (r *records) synced() uint64 {
+	next, err := r.index.Synced()
+	if err != nil {
+		r.logger.Error("the index of the audit log does not reach the disk: nothing is removed from the log until it does", "error", err)
+	}
+	return next
+}
+
 // rebuilt is how often the index was made anew.
 func (r *records) rebuilt() uint64 { return r.index.Rebuilt() }
 

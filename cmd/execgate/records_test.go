@@ -42,7 +42,7 @@ func startIndexedLog(t *testing.T, dir string, cfg audit.Config) *indexed {
 	s := &state{dir: dir}
 	cfg.Dir, cfg.KeyDir = s.path("audit"), s.path("keys")
 	var r *records
-	cfg.Indexed = func() uint64 { return r.index.Next() }
+	cfg.Indexed = func() uint64 { return r.synced() }
 	log, err := audit.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 func TestLayersOnlyNarrow(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var allowed, opened, lent int
-	for range 200_000 {
+	for range 60_000 {
 		first, second := randomDocument(random, true), randomDocument(random, false)
 		in := randomInput(random)
 		alone := enforce(first, in, "", nil)

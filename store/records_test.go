@@ -355,7 +355,7 @@ func TestDamageThatIsReadIsNoticed(t *testing.T) {
 // Usage is what the records say, and stays when they are forgotten.
 func TestUsageOutlivesItsRecords(t *testing.T) {
 	v := newInvention(23)
-	records := v.records(50_000)
+	records := v.records(20_000)
 	want := map[execution.MeterKey]execution.Metered{}
 	for _, r := range records {
 		if m, ok := execution.Meter(r); ok {
@@ -386,7 +386,7 @@ func TestUsageOutlivesItsRecords(t *testing.T) {
 	if diff := cmp.Diff(want, usage(execution.MeterQuery{})); diff != "" {
 		t.Fatal(diff)
 	}
-	first := records[40_000].Seq
+	first := records[16_000].Seq
 	if err := r.Forget(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}

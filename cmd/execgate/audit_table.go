@@ -115,6 +115,9 @@ func whatOf(r execution.Record) string {
 		return r.Lease.Tool + " " + r.Lease.ID
 	case r.EgressDecided != nil:
 		e := r.EgressDecided
+		if e.Port == 0 {
+			return "looks up " + e.Host
+		}
 		return strings.TrimSpace(fmt.Sprintf("%s %s:%d%s", e.Method, e.Host, e.Port, e.Path))
 	case r.EgressEnded != nil:
 		return fmt.Sprintf("out %d bytes, in %d bytes", r.EgressEnded.BytesOut, r.EgressEnded.BytesIn)

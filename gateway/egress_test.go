@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/execgate/execgate/execution"
@@ -142,15 +143,17 @@ func TestEgressDecisionIsBounded(t *testing.T) {
 
 // The decider is told how long it has.
 func TestEgressDeciderHasADeadline(t *testing.T) {
-	w := &deadlines{world: newWorld()}
-	d, err := gateway.NewEgressDecider(w, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.DecideEgress(t.Context(), sending(), sent())
-	if left := time.Until(w.deadline); left <= 0 || left > 2*time.Second {
-		t.Errorf("it has %v", left)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlines{world: newWorld()}
+		d, err := gateway.NewEgressDecider(w, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.DecideEgress(t.Context(), sending(), sent())
+		if left := time.Until(w.deadline); left <= 0 || left > 2*time.Second {
+			t.Errorf("it has %v", left)
+		}
+	})
 }
 
 // deadlines remembers the deadline of the last question.

@@ -90,6 +90,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 func TestAuthenticationFailuresAreRecordedAndBounded(t *testing.T) {
 	w := newWorld()
 	s := serve(t, w, nil)
+	began := time.Now()
 	for token, want := range map[string]execution.AuthenticationFailed{
 		"":             {Reason: "missing", Remote: "127.0.0.1"},
 		"fail/expired": {Reason: "expired", KeyID: "ak_known", Remote: "127.0.0.1"},
@@ -107,8 +108,9 @@ func TestAuthenticationFailuresAreRecordedAndBounded(t *testing.T) {
 			t.Fatalf("%d", a.StatusCode)
 		}
 	}
-	if n := len(w.recorded()); n < 60 || n > 150 {
-		t.Errorf("%d records of 203 failures, want about 60", n)
+	// 60 at once, and one more in each second.
+	if n, most := len(w.recorded()), 60+int(time.Since(began)/time.Second); n < 60 || n > most {
+		t.Errorf("%d records of 203 failures, want from 60 to %d", n, most)
 	}
 }
 
@@ -239,6 +241,7 @@ func TestReadiness(t *testing.T) {
 			}),
 		}
 	})
+	began := time.Now()
 	for range 20 {
 		a := s.do("GET", "/readyz", "", "")
 		p := a.problem(t)
@@ -250,8 +253,8 @@ func TestReadiness(t *testing.T) {
 			t.Errorf("internals show: %s", a.body)
 		}
 	}
-	if calls > 3 {
-		t.Errorf("20 requests ran the checks %d times", calls)
+	if took := time.Since(began); calls > 1+int(took/time.Second) { // a report is good for a second
+		t.Errorf("20 requests ran the checks %d times in %v", calls, took)
 	}
 	if a := s.do("GET", "/healthz", "", ""); a.StatusCode != 200 || a.body != `{"status":"ok"}` {
 		t.Errorf("%d %s", a.StatusCode, a.body)

@@ -300,29 +300,31 @@ func TestFailedRevocationShows(t *testing.T) {
 // Invariant 5: a caller that hangs up stops the program; its leases are taken
 // back and its end recorded all the same, on time that is not the caller's.
 func TestCallerHangsUp(t *testing.T) {
-	w := newWorld()
-	w.decide = func(execution.Question) execution.Decision { return allow("github") }
-	ctx, hangUp := context.WithCancel(t.Context())
-	w.execute = func(ctx context.Context, _ execution.Job) (execution.Result, error) {
-		hangUp()
-		<-ctx.Done()
-		return execution.Result{Outcome: execution.OutcomeCancelled}, nil
-	}
-	alive := func(ctx context.Context) error {
-		if deadline, ok := ctx.Deadline(); ctx.Err() != nil || !ok || time.Until(deadline) > 10*time.Second {
-			t.Errorf("context of the cleanup: %v, deadline %v", ctx.Err(), deadline)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.decide = func(execution.Question) execution.Decision { return allow("github") }
+		ctx, hangUp := context.WithCancel(t.Context())
+		w.execute = func(ctx context.Context, _ execution.Job) (execution.Result, error) {
+			hangUp()
+			<-ctx.Done()
+			return execution.Result{Outcome: execution.OutcomeCancelled}, nil
 		}
-		return nil
-	}
-	w.revoke = func(ctx context.Context) ([]execution.Lease, error) { return nil, alive(ctx) }
-	w.append = func(ctx context.Context, _ execution.Record) error { return alive(ctx) }
-	got, err := w.service(t).Execute(ctx, call())
-	if err != nil || got.Result.Outcome != execution.OutcomeCancelled {
-		t.Errorf("response %+v, error %v", got, err)
-	}
-	if ended := w.recorded()[1].Ended; ended.Outcome != execution.OutcomeCancelled {
-		t.Errorf("ended %+v", ended)
-	}
+		alive := func(ctx context.Context) error {
+			if deadline, ok := ctx.Deadline(); ctx.Err() != nil || !ok || time.Until(deadline) > 10*time.Second {
+				t.Errorf("context of the cleanup: %v, deadline %v", ctx.Err(), deadline)
+			}
+			return nil
+		}
+		w.revoke = func(ctx context.Context) ([]execution.Lease, error) { return nil, alive(ctx) }
+		w.append = func(ctx context.Context, _ execution.Record) error { return alive(ctx) }
+		got, err := w.service(t).Execute(ctx, call())
+		if err != nil || got.Result.Outcome != execution.OutcomeCancelled {
+			t.Errorf("response %+v, error %v", got, err)
+		}
+		if ended := w.recorded()[1].Ended; ended.Outcome != execution.OutcomeCancelled {
+			t.Errorf("ended %+v", ended)
+		}
+	})
 }
 
 func TestCallerHangsUpWhileItIsDecided(t *testing.T) {

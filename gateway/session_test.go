@@ -558,24 +558,26 @@ func TestEndOfASessionIsRememberedForAWhile(t *testing.T) {
 
 // Deleting a session cancels what runs in it, and its record comes first.
 func TestDeletingABusySession(t *testing.T) {
-	w := sessionful()
-	started := make(chan string, 1)
-	w.execute = held(started, nil)
-	s := w.service(t)
-	id := mustOpen(t, s)
-	result := make(chan gateway.Response, 1)
-	go func() {
-		got, _ := s.Execute(t.Context(), in(id))
-		result <- got
-	}()
-	<-started
-	mustClose(t, s, id)
-	if got := <-result; got.Result.Outcome != execution.OutcomeCancelled || got.Result.Session != execution.SessionEnded {
-		t.Errorf("%+v", got.Result)
-	}
-	if !strings.HasSuffix(w.history(), "execute ended close_session session") {
-		t.Errorf("history %q", w.history())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := sessionful()
+		started := make(chan string, 1)
+		w.execute = held(started, nil)
+		s := w.service(t)
+		id := mustOpen(t, s)
+		result := make(chan gateway.Response, 1)
+		go func() {
+			got, _ := s.Execute(t.Context(), in(id))
+			result <- got
+		}()
+		<-started
+		mustClose(t, s, id)
+		if got := <-result; got.Result.Outcome != execution.OutcomeCancelled || got.Result.Session != execution.SessionEnded {
+			t.Errorf("%+v", got.Result)
+		}
+		if !strings.HasSuffix(w.history(), "execute ended close_session session") {
+			t.Errorf("history %q", w.history())
+		}
+	})
 }
 
 // A program that does not end when it is cancelled does not keep its session.

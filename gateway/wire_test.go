@@ -290,7 +290,7 @@ func TestServeDrains(t *testing.T) {
 		<-release
 		return exited(0), nil
 	}
-	s := serve(t, w, nil)
+	s := serve(t, w, func(c *gateway.Config) { c.DrainTimeout = patience })
 	answers := make(chan answer, 1)
 	go func() { answers <- s.do("POST", "/v1/executions", callerToken, program) }()
 	await(t, started, "start")

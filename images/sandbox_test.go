@@ -66,18 +66,36 @@ func newSandbox(t *testing.T) sandbox {
 	return startSandbox(t, pythonImage(t), "--memory", "1g", "--pids-limit", "400")
 }
 
+// firstUser and lastUser are those that images know by a name.
+const firstUser, lastUser = 210000, 211023
+
+// startSandbox gives the container a user that no other sandbox has, as the executor does: by its
+// name, which is that of one container on an engine. The kernel counts the processes of a user, in
+// whichever container they are, against the limit that a gateway of another test set on them.
 func startSandbox(t *testing.T, image images.Image, limits ...string) sandbox {
 	t.Helper()
-	args := slices.Concat([]string{"run", "--detach", "--rm", "--init", "--network", "none", "--read-only",
-		"--user", "210005:210005", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-		"--tmpfs", "/tmp:size=64m,mode=1777", "--tmpfs", "/runs:size=64m,mode=1777",
-		"--tmpfs", "/workspace:size=64m,uid=210005,gid=210005,mode=755"},
-		limits, []string{image.Reference, "sleep", "900"})
-	out, err := exec.Command("docker", args...).Output()
-	if err != nil {
-		t.Fatalf("starting a container: %v", withStderr(err))
+	for user := lastUser; user >= firstUser; user-- {
+		args := slices.Concat([]string{"run", "--detach", "--rm", "--init", "--network", "none", "--read-only",
+			"--name", fmt.Sprintf("execgate-%d", user),
+			"--user", fmt.Sprintf("%d:%[1]d", user), "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+			"--tmpfs", "/tmp:size=64m,mode=1777", "--tmpfs", "/runs:size=64m,mode=1777",
+			"--tmpfs", fmt.Sprintf("/workspace:size=64m,uid=%d,gid=%[1]d,mode=755", user)},
+			limits, []string{image.Reference, "sleep", "900"})
+		out, err := exec.Command("docker", args...).Output()
+		if err == nil {
+			return sandboxOf(t, image, strings.TrimSpace(string(out)))
+		}
+		if err = withStderr(err); !strings.Contains(err.Error(), "is already in use") {
+			t.Fatalf("starting a container: %v", err)
+		}
 	}
-	id := strings.TrimSpace(string(out))
+	t.Fatal("every user has a sandbox")
+	return sandbox{}
+}
+
+// sandboxOf is the running container, which goes with the test.
+func sandboxOf(t *testing.T, image images.Image, id string) sandbox {
+	t.Helper()
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "--force", "--volumes", id).Run() })
 	return sandbox{id: id, driver: image.Languages["python"].Command, languages: image.Languages}
 }

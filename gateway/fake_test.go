@@ -130,7 +130,9 @@ func (w *world) Check([]execution.Credential) error { return w.unlendable }
 
 func (w *world) Lend(_ context.Context, loan execution.Loan) (execution.Lent, error) {
 	w.saw("lend")
+	w.mu.Lock()
 	w.loan = loan
+	w.mu.Unlock()
 	leases, err := w.lend()
 	return execution.Lent{Leases: leases, Exposed: w.exposed}, err
 }

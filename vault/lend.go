@@ -118,6 +118,9 @@ func (v *Vault) issue(ctx context.Context, l *lease) error {
 	}
 	got, err := v.read(ctx, t, l)
 	if err != nil {
+		if !time.Now().Before(t.expires) { // Vault refuses a token that is over as any other
+			return expired(l.credential.Tool)
+		}
 		return err
 	}
 	l.vaultID = got.leaseID

@@ -99,10 +99,12 @@ func (l *lease) usable() error {
 	case l.loan.closed, l.public.Revoked:
 		return none(CodeEnded, l.credential.Tool, "was taken back")
 	case l.over, !now.Before(l.loan.until), l.issued && !now.Before(l.public.Expires):
-		return none(CodeExpired, l.credential.Tool, "has expired")
+		return expired(l.credential.Tool)
 	}
 	return nil
 }
+
+func expired(tool string) error { return none(CodeExpired, tool, "has expired") }
 
 // value returns what was lent, if it still is.
 func (l *lease) value() (map[string]execution.Secret, execution.Lease, error) {

@@ -63,12 +63,35 @@ func TestTokensWithoutARole(t *testing.T) {
 
 // However long an execution may last, a token does not outlive what is configured.
 func TestTokensAreBounded(t *testing.T) {
-	w := newWorld(t, newFake(t), func(c *vault.Config) { c.MaxTTL = 10 * time.Second })
-	lent := w.lend(t, "ex_1", kv("api", "plain", execution.InjectFile))
-	if until := time.Until(lent.Leases[0].Expires); until > 10*time.Second {
+	w := newWorld(t, newFake(t), func(c *vault.Config) { c.MaxTTL = time.Minute })
+	loan := loanOf("ex_1", kv("api", "plain", execution.InjectFile))
+	loan.Lasts = time.Hour
+	lent, err := w.lender.Lend(t.Context(), loan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if until := time.Until(lent.Leases[0].Expires); until > time.Minute {
 		t.Errorf("it lasts %v", until)
 	}
 	revokeAll(t, w, "ex_1")
+}
+
+// What is read with a token that ended meanwhile is refused because it has expired: no
+// policy at Vault is wrong.
+func TestTokenThatEndsBeforeItIsReadWith(t *testing.T) {
+	f := newFake(t)
+	f.answers["database/creds/reader"] = func(w http.ResponseWriter, r *http.Request) {
+		if token := f.tokens[r.Header.Get("X-Vault-Token")]; token != nil {
+			time.Sleep(time.Until(token.expires))
+		}
+		refuse(w, 403, "permission denied")
+	}
+	w := newWorld(t, f)
+	loan := loanOf("ex_1", database(execution.InjectFile))
+	loan.Lasts = time.Second
+	_, err := w.lender.Lend(t.Context(), loan)
+	wantError(t, err, execution.KindDenied, vault.CodeExpired)
+	w.nothingLeft(t)
 }
 
 // A token that was asked for, and made, and never answered is found by its intent.
@@ -96,10 +119,9 @@ func TestTokenWhoseAnswerIsLost(t *testing.T) {
 			}
 			f.mu.Unlock()
 			w.run(t)
-			within(t, patience, "ended", func() bool { return len(f.executionTokens(t)) == 0 && w.journal.left() == 0 })
-			if c := w.lender.Counts(); c.Pending != 0 {
-				t.Errorf("%+v", c)
-			}
+			within(t, patience, "ended", func() bool {
+				return len(f.executionTokens(t)) == 0 && w.journal.left() == 0 && w.lender.Counts().Pending == 0
+			})
 		})
 	}
 }

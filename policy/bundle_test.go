@@ -138,11 +138,11 @@ func TestDeepFoldersCostLittle(t *testing.T) {
 	for i := range 4096 {
 		files[strings.Repeat(fmt.Sprintf("d%04d/", i), 15)+"a.rego"] = []byte(minimal)
 	}
-	begin := time.Now()
-	read, err := policy.ReadFiles(files)
-	if took := time.Since(begin); err != nil || len(read) != len(files) || took > 2*time.Second {
-		t.Errorf("%d files, %v, in %v", len(read), err, took)
-	}
+	soon(t, 2*time.Second, func() {
+		if read, err := policy.ReadFiles(files); err != nil || len(read) != len(files) {
+			t.Fatalf("%d files, %v", len(read), err)
+		}
+	})
 }
 
 // Files that are held are looked at as those in a folder.

@@ -62,6 +62,21 @@ func decide(t testing.TB, bundle policy.Bundle, q execution.Question) execution.
 	return newEngine(t, policy.Config{Deadline: 30 * time.Second}, bundle).Decide(context.Background(), q)
 }
 
+// soon wants do to take no longer than most. A machine that holds it up once does not do
+// it ten times.
+func soon(t *testing.T, most time.Duration, do func()) {
+	t.Helper()
+	var took []time.Duration
+	for range 10 {
+		begin := time.Now()
+		do()
+		if took = append(took, time.Since(begin)); took[len(took)-1] <= most {
+			return
+		}
+	}
+	t.Errorf("it took %v", took)
+}
+
 func wantDenied(t testing.TB, d execution.Decision, codes ...string) {
 	t.Helper()
 	got := make([]string, len(d.Reasons))

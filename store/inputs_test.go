@@ -154,7 +154,7 @@ func TestInputsOutliveTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	second, err := store.NewInputs(store.InputsConfig{Store: again, KeyFile: u.keyFile})
+	second, err := store.NewInputs(store.InputsConfig{Store: again, KeyFile: u.keyFile, WriteTimeout: 3 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestErasureReachesTheFiles(t *testing.T) {
 
 func TestDamagedInputsAreUnreadable(t *testing.T) {
 	for name, statement := range map[string]string{
-		"bit of the text":     "UPDATE inputs SET sealed = CAST(substr(sealed, 1, 20) || x'0001' || substr(sealed, 23) AS BLOB)",
+		"part of the text":    "UPDATE inputs SET sealed = CAST(substr(sealed, 1, 20) || x'0000000000000000' || substr(sealed, 29) AS BLOB)",
 		"cut":                 "UPDATE inputs SET sealed = substr(sealed, 1, 5)",
 		"empty":               "UPDATE inputs SET sealed = x'00', wrapped = x'00'",
 		"wrapped key":         "UPDATE inputs SET wrapped = zeroblob(60)",

@@ -316,11 +316,11 @@ func TestErasureReachesEveryPage(t *testing.T) {
 
 func TestDamagedMaterialsAreUnreadable(t *testing.T) {
 	for name, statement := range map[string]string{
-		"bit of the text": "UPDATE materials SET sealed = CAST(substr(sealed, 1, 20) || x'0001' || substr(sealed, 23) AS BLOB)",
-		"other part":      "UPDATE materials SET part = 'output'",
-		"other execution": "UPDATE materials SET execution = 'ex_2'",
-		"other subject":   "UPDATE materials SET subject = 'ak_9'",
-		"other number":    "UPDATE materials SET seq = seq + 100",
+		"part of the text": "UPDATE materials SET sealed = CAST(substr(sealed, 1, 20) || x'0000000000000000' || substr(sealed, 29) AS BLOB)",
+		"other part":       "UPDATE materials SET part = 'output'",
+		"other execution":  "UPDATE materials SET execution = 'ex_2'",
+		"other subject":    "UPDATE materials SET subject = 'ak_9'",
+		"other number":     "UPDATE materials SET seq = seq + 100",
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newInputs(t, nil)
@@ -367,7 +367,7 @@ func TestInputsOfAnEarlierVersion(t *testing.T) {
 	if u.db, err = store.Open(t.Context(), u.path); err != nil {
 		t.Fatal(err)
 	}
-	if u.Inputs, err = store.NewInputs(store.InputsConfig{Store: u.db, KeyFile: u.keyFile}); err != nil {
+	if u.Inputs, err = store.NewInputs(store.InputsConfig{Store: u.db, KeyFile: u.keyFile, WriteTimeout: 3 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	u.Keep(sampleInput(2, "acme"))

@@ -28,7 +28,7 @@ func newTenantsPlace(t *testing.T) *tenantsPlace {
 	t.Helper()
 	p := &tenantsPlace{place: newPlace(t), folder: t.TempDir()}
 	var err error
-	if p.engine, err = policy.New(policy.Config{Deadline: 10 * time.Second, Workers: p.cfg.Workers}); err != nil {
+	if p.engine, err = policy.New(policy.Config{Deadline: time.Minute, Workers: p.cfg.Workers}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.engine.Activate(t.Context(), policy.Bundle{Files: rego(granting(t)).Files, Source: "test"}); err != nil {

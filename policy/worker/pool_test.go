@@ -86,7 +86,7 @@ func ask(t *testing.T, pool *worker.Pool, key, message string, within time.Durat
 	return answer, err
 }
 
-const plenty = 30 * time.Second
+const plenty = 3 * time.Minute
 
 func TestWork(t *testing.T) {
 	pool := newPool(t, 2, 8)

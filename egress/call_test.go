@@ -135,7 +135,7 @@ func TestCallsThatAreRefused(t *testing.T) {
 			s.bind("b", execution.Binding{Mode: "bearer"})
 		}, codeAmbiguous, false},
 		"a key that is gone": {func(s *sandbox) { s.bind("a", execution.Binding{Mode: "bearer"}) }, codeNoCredential, true},
-		"nobody there":       {func(s *sandbox) { s.upstream.Close() }, codeDialFailed, true},
+		"nobody there":       {func(s *sandbox) { s.broker.resolver = addresses{netip.MustParseAddr("127.0.0.9")} }, codeDialFailed, true},
 		"nothing to spend":   {func(s *sandbox) { s.job.Grant.Network.Budget.Bytes = 10 }, codeBytesSpent, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,7 +37,7 @@ func startLiar(t *testing.T, l *liar) *net.Resolver {
 	}
 	var serving sync.WaitGroup
 	t.Cleanup(serving.Wait)
-	for _, s := range []*dns.Server{{PacketConn: udp, Handler: l}, {Listener: tcp, Handler: l}} {
+	for _, s := range []*dns.Server{{PacketConn: udp, Handler: l}, {Listener: tcp, Handler: l, ReadTimeout: patience}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
 		serving.Go(func() {
@@ -54,21 +54,32 @@ func startLiar(t *testing.T, l *liar) *net.Resolver {
 			address = tcp.Addr()
 		}
 		c, err := (&net.Dialer{}).DialContext(ctx, network, address.String())
-		if udp, ok := c.(*net.UDPConn); ok {
-			return patient{udp}, err
+		switch c := c.(type) {
+		case *net.UDPConn:
+			return patientUDP{c}, err
+		case *net.TCPConn:
+			return patientTCP{c}, err
 		}
 		return c, err
 	}}
 }
 
-// patient is a connection on which an answer is waited for until its resolver has no time
-// left. A resolver of Go's asks again after five seconds (resolv.conf(5)), and on a busy
-// machine that is one question more than a test counts.
-type patient struct{ *net.UDPConn }
+// patientUDP and patientTCP are connections on which an answer is waited for until its
+// resolver has no time left. A resolver of Go's asks again after five seconds
+// (resolv.conf(5)), and on a busy machine that is one question more than a test counts.
+type (
+	patientUDP struct{ *net.UDPConn }
+	patientTCP struct{ *net.TCPConn }
+)
 
 // SetDeadline implements net.Conn: closing ends the wait, too.
-func (p patient) SetDeadline(time.Time) error {
+func (p patientUDP) SetDeadline(time.Time) error {
 	return p.UDPConn.SetDeadline(time.Now().Add(patience))
+}
+
+// SetDeadline implements net.Conn.
+func (p patientTCP) SetDeadline(time.Time) error {
+	return p.TCPConn.SetDeadline(time.Now().Add(patience))
 }
 
 func (l *liar) ServeDNS(w dns.ResponseWriter, m *dns.Msg) {

@@ -92,6 +92,9 @@ func newBroker(t testing.TB, c Config) *Broker {
 	if c.DialTimeout == 0 {
 		c.DialTimeout = patience
 	}
+	if c.RecordBudget == 0 {
+		c.RecordBudget = patience
+	}
 	c.AllowedNetworks = append(c.AllowedNetworks, netip.MustParsePrefix("127.0.0.0/8"))
 	if c.Resolver == nil {
 		c.Resolver = loopback

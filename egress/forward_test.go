@@ -185,7 +185,10 @@ func TestPrivateAddressNeedsRuleAndConfiguration(t *testing.T) {
 	} {
 		l, to := listen(t)
 		log := &memory{}
-		b, err := New(Config{Recorder: log, Resolver: loopback, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix(tt.allowed)}})
+		b, err := New(Config{
+			Recorder: log, Resolver: loopback, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix(tt.allowed)},
+			ResolveTimeout: patience, DialTimeout: patience,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

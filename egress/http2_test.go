@@ -28,7 +28,7 @@ type frames struct {
 func (s *sandbox) http2Of(t *testing.T) frames {
 	t.Helper()
 	c := tls.Client(s.dial(s.to), s.trust("api.test", "h2"))
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })

@@ -268,7 +268,7 @@ func TestSecretThatAToolLeftBehindIsScrubbed(t *testing.T) {
 	s.do(c, request(t, "GET", s.url("/"), "")) // the program is there before it calls
 	tool := s.job
 	tool.ID, tool.Parent, tool.Tool = "exec_2", s.job.ID, "report"
-	tool.Grant.Limits = execution.Limits{TimeoutMS: 10_000, OutputKiB: 64}
+	tool.Grant.Limits = execution.Limits{TimeoutMS: patience.Milliseconds(), OutputKiB: 64}
 	tool.Grant.Credentials = []execution.Credential{{
 		Tool: "api", Inject: execution.InjectEgress, Bind: []execution.Binding{{Host: s.to.Host, Port: s.to.Port, Mode: "bearer"}},
 	}}

@@ -60,6 +60,7 @@ func newOutside(t *testing.T, handle http.Handler) *outside {
 	o.broker, err = egress.New(egress.Config{
 		Recorder: o, Resolver: o, Credentials: o, Roots: roots,
 		AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		ResolveTimeout:  patience, DialTimeout: patience,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func (o *outside) bash(t *testing.T, runtime, script string, hosts []string, cre
 	job.ID = execution.NewID("ex_", time.Now())
 	defer o.broker.End(job.ID)
 	r := runOn(t, o.executor, "python", job, func(g *execution.Grant) {
-		g.Limits.TimeoutMS, g.Limits.WorkspaceMiB = 60_000, 64
+		g.Limits.TimeoutMS, g.Limits.WorkspaceMiB = patience.Milliseconds(), 64
 		g.Credentials = credentials
 		g.Network = execution.Network{Budget: granting.Budget}
 		for _, host := range hosts {

@@ -37,14 +37,14 @@ func TestClientsAsDebianHasThem(t *testing.T) {
 			"httpx": {`python3 - <<'PY'
 import asyncio, httpx, ssl
 url = 'https://api.example:PORT/a'
-print(httpx.get(url).text)
+print(httpx.get(url, timeout=60).text)
 async def several():
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         for answer in await asyncio.gather(client.get(url), client.post(url, content=bytes(100000))): print(answer.text)
 asyncio.run(several())
-try: httpx.get(url, verify=ssl.create_default_context(cafile='/etc/ssl/certs/ca-certificates.crt'))
+try: httpx.get(url, timeout=60, verify=ssl.create_default_context(cafile='/etc/ssl/certs/ca-certificates.crt'))
 except httpx.ConnectError as e: print('CERTIFICATE_VERIFY_FAILED' in str(e))
-print(httpx.get('https://other.example:PORT/a').json()['code'])
+print(httpx.get('https://other.example:PORT/a', timeout=60).json()['code'])
 PY
 `, got + "\n" + got + "\n" + posted + "\nTrue\nnetwork_not_granted"},
 			"requests": {`python3 - <<'PY'

@@ -56,6 +56,7 @@ func newExecutor(t testing.TB, change ...func(*executor.Config)) *executor.Execu
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.CleanWithin(patience)
 	needEngine(t, e)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/execgate/execgate/execution"
@@ -39,21 +40,34 @@ func TestListenerThatDoesNotReturnStallsTheProgram(t *testing.T) {
 	e := newExecutor(t)
 	job := python("import sys\nwhile True:\n    sys.stdout.write('x' * 65536)\n    open('/workspace/out/progress', 'a').write('x')")
 	told, release := make(chan struct{}), make(chan struct{})
+	saying := sync.OnceFunc(func() { close(told) })
 	job.Events = func(event execution.Event) error {
 		if event.Type == execution.EventStdout {
-			select {
-			case told <- struct{}{}:
-			case <-release:
-			}
+			saying()
 			<-release
 		}
 		return nil
 	}
 	done := make(chan execution.Result, 1)
-	go func() {
-		done <- run(t, e, job, func(l *execution.Limits) { l.TimeoutMS, l.OutputKiB = 1500, 8192 })
-	}()
-	<-told
+	begin := func(timeout int64) (says bool) {
+		go func() {
+			done <- run(t, e, job, func(l *execution.Limits) { l.TimeoutMS, l.OutputKiB = timeout, 8192 })
+		}()
+		select {
+		case <-told:
+			return true
+		case r := <-done: // it had no processor
+			t.Logf("within %d ms it says nothing: %s", timeout, describe(r))
+			until(t, "its sandbox is gone", func() bool { return len(containers(t, "label=execgate.execution=ex_test_"+t.Name())) == 0 })
+			return false
+		}
+	}
+	timeout := int64(1500)
+	for ; !begin(timeout); timeout *= 4 {
+		if timeout > patience.Milliseconds() {
+			t.Fatal("the program says nothing")
+		}
+	}
 	until(t, "the program has ended all the same", func() bool { return programEnded(t, "label=execgate.execution=ex_test_"+t.Name()) })
 	close(release)
 	r := <-done

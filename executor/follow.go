@@ -49,8 +49,8 @@ func (c *conversation) follow(ctx context.Context, in *inbox) error {
 		select {
 		case frame := <-in.frames:
 			if frame.Type == wire.FrameStarted {
-				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
 				c.ending.began = time.Now()
+				c.enter(going, clock, milliseconds(c.job.Grant.Limits.TimeoutMS))
 				if c.job.Started != nil {
 					c.job.Started(c.how)
 				}

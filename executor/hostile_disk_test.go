@@ -41,7 +41,7 @@ func TestHostileDisk(t *testing.T) {
 			hostile{name: "fill " + path, job: shell("dd if=/dev/zero of=" + path + "/x bs=64k 2>/dev/null; exit 1"), want: execution.OutcomeDiskLimit, hit: []string{limit}},
 			hostile{name: "fill and recover " + path, job: shell("dd if=/dev/zero of=" + path + "/x bs=64k 2>/dev/null; sleep 0.1; exit 0"), want: execution.OutcomeExited, hit: []string{limit}},
 			hostile{name: "inodes of " + path, job: python("import os\nn=0\nwhile True:\n    os.mkdir('" + path + "/%d' % n)\n    n+=1\n"), want: execution.OutcomeDiskLimit, hit: []string{limit}, gvisor: outOfMemory},
-			hostile{name: "unlinked in " + path, job: python("import os,time\nfs=[]\ntry:\n  while True:\n    f=os.open('" + path + "/x',os.O_RDWR|os.O_CREAT)\n    os.unlink('" + path + "/x')\n    fs.append(f)\n    os.write(f,bytes(1<<20))\nexcept OSError: time.sleep(0.2)\nraise SystemExit(1)"), limits: func(l *execution.Limits) { l.NoFile = 64 }, want: execution.OutcomeDiskLimit, hit: []string{limit}},
+			hostile{name: "unlinked in " + path, job: python("import os,time\nfs=[]\ntry:\n  while True:\n    f=os.open('" + path + "/x',os.O_RDWR|os.O_CREAT)\n    os.unlink('" + path + "/x')\n    fs.append(f)\n    os.write(f,bytes(1<<20))\nexcept OSError: time.sleep(3)\nraise SystemExit(1)"), limits: func(l *execution.Limits) { l.NoFile = 64 }, want: execution.OutcomeDiskLimit, hit: []string{limit}},
 		)
 	}
 	list = append(list,

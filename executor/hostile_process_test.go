@@ -187,14 +187,14 @@ import os, time, threading
 n = 1
 while True:
     try:
-        if KIND == 'thread': threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        if KIND == 'thread': threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         elif os.fork() == 0:
-            time.sleep(30)
+            time.sleep(600)
     except (OSError, RuntimeError): break
     n += 1
 result = n
 `
-	r := hostile{job: python("KIND = '" + kind + "'" + code), limits: func(l *execution.Limits) { l.PIDs = n; l.MemoryMiB = 2048 },
+	r := hostile{job: python("KIND = '" + kind + "'" + code), limits: func(l *execution.Limits) { l.PIDs, l.MemoryMiB, l.TimeoutMS = n, 2048, patience.Milliseconds() },
 		want: execution.OutcomeExited}.under(runtime).attack(t, e)
 	// A handful met for less than a moment may go unseen, never more. gVisor
 	// keeps no peak, so there threads that end with the program may, too.

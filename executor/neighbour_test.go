@@ -18,11 +18,12 @@ import (
 func TestNeighboursShareNothing(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t)
+	execute := executing(t, e, timeout(600_000))
 	hoarding := make(chan execution.Result, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go func() {
-		r, err := executeWithin(ctx, e, "ex_test_hoarder", python("import signal, threading\ntry:\n    while True: threading.Thread(target=signal.pause, daemon=True).start()\nexcept RuntimeError: pass\n"+inotifyHoarder), 600_000)
+		r, err := execute(ctx, "ex_test_hoarder", python("import signal, threading\ntry:\n    while True: threading.Thread(target=signal.pause, daemon=True).start()\nexcept RuntimeError: pass\n"+inotifyHoarder))
 		if err != nil {
 			t.Error(err)
 		}
@@ -59,6 +60,20 @@ func execute(ctx context.Context, e *executor.Executor, id string, job execution
 	return e.Execute(ctx, job)
 }
 
+// executing is execute, once the engine says what the image is.
+func executing(t testing.TB, e *executor.Executor, change ...func(*execution.Limits)) func(ctx context.Context, id string, job execution.Job) (execution.Result, error) {
+	t.Helper()
+	image := resolve(t, e, "python")
+	return func(ctx context.Context, id string, job execution.Job) (execution.Result, error) {
+		job.ID = id
+		job.Grant = execution.Grant{Image: image.Digest, Runtime: cmp.Or(job.Grant.Runtime, "runc"), Limits: granted()}
+		for _, f := range change {
+			f(&job.Grant.Limits)
+		}
+		return e.Execute(ctx, job)
+	}
+}
+
 // Under gVisor no count of the host's kernel is the program's at all.
 func TestNeighboursShareNothingUnderGVisor(t *testing.T) {
 	t.Parallel()
@@ -66,9 +81,9 @@ func TestNeighboursShareNothingUnderGVisor(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	hoarding := make(chan error, 1)
-	hoard := under("runsc", python(inotifyHoarder))
+	hoard, execute := under("runsc", python(inotifyHoarder)), executing(t, e, timeout(600_000))
 	go func() {
-		_, err := execute(ctx, e, "ex_test_hoarder_gvisor", hoard)
+		_, err := execute(ctx, "ex_test_hoarder_gvisor", hoard)
 		hoarding <- err
 	}()
 	until(t, "the hoarder is up", func() bool {
@@ -92,17 +107,18 @@ for _ in range(40): threading.Thread(target=signal.pause, daemon=True).start()
 func TestUsersRunOut(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t, func(c *executor.Config) { c.UIDs = executor.UIDRange{First: 300_000, Count: 1} })
+	execute := executing(t, e, timeout(600_000))
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { execute(ctx, e, "ex_test_first", shell("sleep 600")) })
+	wg.Go(func() { execute(ctx, "ex_test_first", shell("sleep 600")) })
 	until(t, "the first runs", func() bool { return len(containers(t, "name=execgate-300000")) == 1 })
-	if _, err := execute(t.Context(), e, "ex_test_second", shell("true")); execution.KindOf(err) != execution.KindUnavailable {
+	if _, err := execute(t.Context(), "ex_test_second", shell("true")); execution.KindOf(err) != execution.KindUnavailable {
 		t.Errorf("error %v", err)
 	}
 	stop()
 	wg.Wait()
 	until(t, "the user is free again", func() bool {
-		_, err := execute(t.Context(), e, "ex_test_third", shell("true"))
+		_, err := execute(t.Context(), "ex_test_third", shell("true"))
 		return err == nil
 	})
 }
@@ -111,6 +127,7 @@ func TestUsersRunOut(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t)
+	execute := executing(t, e)
 	var wg sync.WaitGroup
 	for i := range 12 {
 		wg.Go(func() {
@@ -123,7 +140,7 @@ func TestManyAtOnce(t *testing.T) {
 			text := strings.Repeat(string(rune('a'+i)), 1000)
 			job := shell("cat; sleep 0.2")
 			job.Stdin = text
-			r, err := execute(ctx, e, "ex_test_many_"+text[:3], job)
+			r, err := execute(ctx, "ex_test_many_"+text[:3], job)
 			if i%4 != 3 && (err != nil || string(r.Stdout) != text) {
 				t.Errorf("%d: %v, %s", i, err, describe(r))
 			}

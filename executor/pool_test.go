@@ -1,7 +1,9 @@
 package executor_test
 
 import (
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,21 @@ func warm(target int, preload ...string) func(*executor.Config) {
 func untilParked(t testing.TB, e *executor.Executor, n int) {
 	t.Helper()
 	until(t, fmt.Sprintf("%d sandboxes are parked", n), func() bool { return e.Parked() >= n })
+}
+
+// adjusted runs what takes a parked sandbox whose limits are changed for it, once more
+// where the engine took so long for that that the execution began cold.
+func adjusted(t testing.TB, e *executor.Executor, try func() execution.Result) (r execution.Result) {
+	t.Helper()
+	for range 5 {
+		untilParked(t, e, 1)
+		failed := e.Stats().Claims["adjust_failed"]
+		if r = try(); e.Stats().Claims["adjust_failed"] == failed {
+			break
+		}
+		t.Logf("the engine has not changed the limits in time")
+	}
+	return r
 }
 
 func TestParkedSandboxIsUsedOnce(t *testing.T) {
@@ -59,8 +76,9 @@ func TestEmptyPoolStartsCold(t *testing.T) {
 func TestParkedSandboxTakesTheGrantsLimits(t *testing.T) {
 	t.Parallel()
 	e := newExecutor(t, warm(1))
-	untilParked(t, e, 1)
-	r := run(t, e, python("x = bytearray(100 << 20)"), func(l *execution.Limits) { l.MemoryMiB, l.CPUMillis = 64, 250 })
+	r := adjusted(t, e, func() execution.Result {
+		return run(t, e, python("x = bytearray(100 << 20)"), func(l *execution.Limits) { l.MemoryMiB, l.CPUMillis = 64, 250 })
+	})
 	if r.Outcome != execution.OutcomeOutOfMemory || !r.Usage.Warm {
 		t.Fatalf("outcome %s, warm %t, stderr %s", r.Outcome, r.Usage.Warm, r.Stderr)
 	}
@@ -119,7 +137,11 @@ func TestDeadParkedSandboxIsNotUsed(t *testing.T) {
 			if argv[0] == "exec" {
 				args = append(args, "/bin/sh", "-c", "kill -9 -1")
 			}
-			docker(t, args...)
+			out, err := exec.Command("docker", args...).CombinedOutput()
+			const killed = 128 + 9 // the agent ends with its driver, and the shell with the agent, before it has ended itself
+			if ended, ok := errors.AsType[*exec.ExitError](err); err != nil && !(ok && argv[0] == "exec" && ended.ExitCode() == killed) {
+				t.Fatalf("docker %v: %v: %s", args, err, out)
+			}
 			r := run(t, e, python("result = 1"))
 			if string(r.Value) != "1" {
 				t.Fatalf("outcome %s, stderr %s", r.Outcome, r.Stderr)

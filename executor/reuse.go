@@ -42,7 +42,8 @@ type reuseKey struct {
 // reused are the sandboxes that run one owner's jobs, one after another, each as
 // a user of its own, and are cleaned in between.
 type reused struct {
-	e *Executor
+	e        *Executor
+	patience time.Duration // with an agent that cleans
 
 	mu    sync.Mutex
 	count int // all there are, also those in use
@@ -56,7 +57,7 @@ type cleaning struct {
 	done  chan struct{} // closed when it is clean, or lost
 }
 
-func newReused(e *Executor) *reused { return &reused{e: e} }
+func newReused(e *Executor) *reused { return &reused{e: e, patience: cleanTimeout} }
 
 // run discards what nobody came back for, until ctx ends, and then the rest.
 func (r *reused) run(ctx context.Context) {
@@ -216,7 +217,7 @@ func (r *reused) putBack(sb *sandbox) {
 // clean waits until the agent has cleaned the sandbox, and parks a driver in it
 // that does not come back by itself.
 func (r *reused) clean(sb *sandbox) error {
-	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	frame, err := sb.next(ctx, map[wire.FrameType]int{wire.FrameCleaned: maxCleaned})
 	if err != nil {

@@ -111,12 +111,12 @@ func TestVariablesOfTrust(t *testing.T) {
 		"a command, with one":    {command("/usr/bin/python3", "-c", variables), nil, false, all + " True"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := cold
+			r := execution.Result{}
 			if c.warm {
-				e = ahead
-				untilParked(t, e, 1)
+				r = adjusted(t, ahead, func() execution.Result { return runOn(t, ahead, "python", c.job, c.change...) })
+			} else {
+				r = runOn(t, cold, "python", c.job, c.change...)
 			}
-			r := runOn(t, e, "python", c.job, c.change...)
 			if out := exitedWell(t, r); out != c.want || r.Usage.Warm != c.warm {
 				t.Errorf("want %s: %s", c.want, describe(r))
 			}
@@ -178,10 +178,7 @@ func TestTrustInASession(t *testing.T) {
 		{"python", "bash", "python3 - <<'PY'" + urllibGets + "PY\n", answered},
 	} {
 		t.Run(c.language, func(t *testing.T) {
-			image, err := e.Resolve(t.Context(), "", c.image)
-			if err != nil {
-				t.Fatal(err)
-			}
+			image := resolve(t, e, c.image)
 			s := execution.Session{ID: execution.NewID(execution.PrefixSession, time.Now()), Owner: somebody, Language: c.language}
 			s.Grant = execution.Grant{Image: image.Digest, Runtime: "runc", Limits: granted()}
 			s.Grant.Limits.MemoryMiB = 256
@@ -191,20 +188,21 @@ func TestTrustInASession(t *testing.T) {
 			}
 			defer e.CloseSession(context.Background(), s.ID)
 			var first *tls.Certificate
-			for i, harm := range map[string]map[string]string{
+			type harm struct{ what, code string }
+			for _, h := range map[string][]harm{ // after the first there is what the others harm
 				"python": {
-					"": "", "removed": "import os\nos.unlink('/tmp/.execgate-trust.pem')",
-					"emptied":  "import os\nos.chmod('/tmp/.execgate-trust.pem', 0o644); open('/tmp/.execgate-trust.pem', 'w')",
-					"a folder": "import os\nos.unlink('/tmp/.execgate-trust.pem'); os.makedirs('/tmp/.execgate-trust.pem/a/b')",
-					"a link":   "import os\nos.unlink('/tmp/.execgate-trust.pem'); os.symlink('/workspace/kept', '/tmp/.execgate-trust.pem')",
+					{"none", ""}, {"removed", "import os\nos.unlink('/tmp/.execgate-trust.pem')"},
+					{"emptied", "import os\nos.chmod('/tmp/.execgate-trust.pem', 0o644); open('/tmp/.execgate-trust.pem', 'w')"},
+					{"a folder", "import os\nos.unlink('/tmp/.execgate-trust.pem'); os.makedirs('/tmp/.execgate-trust.pem/a/b')"},
+					{"a link", "import os\nos.unlink('/tmp/.execgate-trust.pem'); os.symlink('/workspace/kept', '/tmp/.execgate-trust.pem')"},
 				},
-				"javascript": {"": "", "removed": "require('fs').rmSync('/tmp/.execgate-trust.pem')", "killed": "process.kill(process.pid, 'SIGKILL')"},
-				"bash":       {"": "", "removed": "rm -f /tmp/.execgate-trust.pem"},
+				"javascript": {{"none", ""}, {"removed", "require('fs').rmSync('/tmp/.execgate-trust.pem')"}, {"killed", "process.kill(process.pid, 'SIGKILL')"}},
+				"bash":       {{"none", ""}, {"removed", "rm -f /tmp/.execgate-trust.pem"}},
 			}[c.language] {
-				without := execution.Job{ID: execution.NewID("ex_", time.Now()), Owner: s.Owner, Session: s.ID, Language: c.language, Grant: s.Grant, Code: harm}
+				without := execution.Job{ID: execution.NewID("ex_", time.Now()), Owner: s.Owner, Session: s.ID, Language: c.language, Grant: s.Grant, Code: h.code}
 				if r, err := e.Execute(t.Context(), without); err != nil {
 					t.Fatal(err)
-				} else if i != "killed" {
+				} else if h.what != "killed" {
 					exitedWell(t, r)
 				}
 				with := without
@@ -214,14 +212,14 @@ func TestTrustInASession(t *testing.T) {
 					t.Fatal(err)
 				}
 				if out := exitedWell(t, r); out != c.want {
-					t.Errorf("%s: %s", i, describe(r))
+					t.Errorf("%s: %s", h.what, describe(r))
 				}
 				authority := egress.authorityOf(t, with.ID)
 				if first == nil {
 					first = authority
 				}
 				if authority != first {
-					t.Errorf("%s: the session has another authority than before", i)
+					t.Errorf("%s: the session has another authority than before", h.what)
 				}
 			}
 		})

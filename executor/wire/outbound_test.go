@@ -1,8 +1,9 @@
 package wire_test
 
 import (
+	"bufio"
 	"bytes"
-	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -272,7 +273,6 @@ func TestConnReadDeadline(t *testing.T) {
 	}
 }
 
-// Neither does one that passes within a write.
 // net/http ends its wait for the next request with a deadline whenever it has answered
 // one: a connection must be one of which TLS then goes on, or each request needs its
 // own.
@@ -286,18 +286,21 @@ func TestConnKeepsRequestsOfTLS(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	defer close(accepted)
-	dials := 0
-	client := server.Client()
-	client.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
-		if dials++; dials > 1 {
-			return nil, errors.New("the connection was not kept")
-		}
-		return theirs, nil
-	}
+	trusted := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	trusted.ServerName = "example.com"
+	client := tls.Client(theirs, trusted)
+	answers := bufio.NewReader(client)
 	for _, text := range []string{"one", "two", "three"} {
-		answer, err := client.Post(server.URL, "text/plain", strings.NewReader(text))
+		request, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(text))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if err := request.Write(client); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.ReadResponse(answers, request)
+		if err != nil {
+			t.Fatalf("the connection was not kept: %v", err)
 		}
 		got, err := io.ReadAll(answer.Body)
 		if answer.Body.Close(); string(got) != text || err != nil {
@@ -318,6 +321,7 @@ func (h handed) Accept() (net.Conn, error) {
 func (handed) Close() error   { return nil }
 func (handed) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
 
+// Neither does one that passes within a write.
 func TestConnWriteDeadline(t *testing.T) {
 	theirs, ours := outbound(t)
 	sent, rest := bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -290,7 +291,8 @@ func TestConnKeepsRequestsOfTLS(t *testing.T) {
 	trusted.ServerName = "example.com"
 	client := tls.Client(theirs, trusted)
 	answers := bufio.NewReader(client)
-	for _, text := range []string{"one", "two", "three"} {
+	for i := range 500 { // not always does it wait by then
+		text := strconv.Itoa(i)
 		request, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(text))
 		if err != nil {
 			t.Fatal(err)

@@ -301,7 +301,7 @@ func TestEngineDoesAndReportsFailure(t *testing.T) {
 			t.Parallel()
 			p := newProxy(t)
 			p.up(t)
-			e, gateway := newExecutorBehind(t, p)
+			e, gateway := newExecutorBehind(t, p, func(c *executor.Config) { c.StartTimeout = patience })
 			if _, err := execute(t.Context(), e, "ex_test_before", shell("true")); err != nil {
 				t.Fatal(err)
 			}

@@ -231,7 +231,11 @@ threading.Thread(target=tick, daemon=True).start()
 			untilStill := func(when string) {
 				t.Helper()
 				until(t, when+" it is stopped", func() bool {
-					top := docker(t, "top", containers(t, "label=execgate.execution="+s.ID)[0], "-eLo", "pid,stat,comm")
+					ids := containers(t, "label=execgate.execution="+s.ID)
+					if len(ids) == 0 {
+						return true // the session has ended, which is told below
+					}
+					top := docker(t, "top", ids[0], "-eLo", "pid,stat,comm")
 					for line := range strings.Lines(top) {
 						if strings.Contains(line, "python") && !strings.Contains(line, " T") && !strings.Contains(line, " Z") {
 							return false

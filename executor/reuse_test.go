@@ -117,7 +117,8 @@ socket.create_server(('127.0.0.1', 4321)).close()
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(('127.0.0.1', 4321))
 abstract = socket.socket(socket.AF_UNIX); abstract.bind('\0left')
 for pid in filter(str.isdigit, os.listdir('/proc')):
-    uid = int(open(f'/proc/{pid}/status').read().split('Uid:')[1].split()[0])
+    try: uid = int(open(f'/proc/{pid}/status').read().split('Uid:')[1].split()[0])
+    except (FileNotFoundError, ProcessLookupError): continue # it has ended
     check(f'process {pid} of {uid}', uid in (0, os.getuid()))
     check(f'process {pid} is mine', uid == 0 or int(pid) == os.getpid())
 for line in open('/proc/self/maps'):

@@ -21,11 +21,22 @@ func inspect(t *testing.T, reference string, languages map[string]executor.Langu
 	e := newExecutor(t, func(c *executor.Config) {
 		c.Images = []executor.Image{{Name: "candidate", Reference: reference, Languages: languages}}
 	})
-	found, err := e.Inspect(t.Context(), "candidate", executor.Trial{Runtime: "runc", Limits: granted(), Command: command})
+	found, err := inspectCandidate(t, e, executor.Trial{Runtime: "runc", Limits: granted(), Command: command})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// inspectCandidate looks at the image of that name, once the engine answers: one that has
+// much to do may not at first.
+func inspectCandidate(t *testing.T, e *executor.Executor, trial executor.Trial) (found executor.Inspection, err error) {
+	t.Helper()
+	until(t, "the engine answers", func() bool {
+		found, err = e.Inspect(t.Context(), "candidate", trial)
+		return execution.KindOf(err) != execution.KindUnavailable
+	})
+	return found, err
 }
 
 // Everything that an image says and a sandbox has otherwise is told, and that it
@@ -166,11 +177,15 @@ func TestInspectMissing(t *testing.T) {
 	e := newExecutor(t, func(c *executor.Config) {
 		c.Images = append(c.Images, executor.Image{Name: "candidate", Reference: "execgate-test/missing:latest"})
 	})
-	_, err := e.Inspect(t.Context(), "candidate", executor.Trial{Runtime: "runc", Limits: granted()})
-	if execution.KindOf(err) != execution.KindNotFound {
+	if _, err := inspectCandidate(t, e, executor.Trial{Runtime: "runc", Limits: granted()}); execution.KindOf(err) != execution.KindNotFound {
 		t.Error(err)
 	}
-	present, err := e.Present(t.Context())
+	var present map[string]string
+	var err error
+	until(t, "the engine answers", func() bool {
+		present, err = e.Present(t.Context())
+		return execution.KindOf(err) != execution.KindUnavailable
+	})
 	if err != nil || len(present) != 1 || present["python"] == "" {
 		t.Errorf("present are %v: %v", present, err)
 	}

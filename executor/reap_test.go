@@ -78,9 +78,13 @@ func TestReap(t *testing.T) {
 		"another's, without a real deadline": {docker(t, "create", "--label", "execgate.gateway="+other, "--label", "execgate.deadline=never", reference, "x"), false},
 	}
 	t.Cleanup(func() { docker(t, "rm", "-f", cases["another's, without a real deadline"].id) })
-	if err := e.Reap(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	until(t, "it has reaped", func() bool { // an engine that has much to do may not answer at first
+		err := e.Reap(t.Context())
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
 	reaped.Store(true)
 	for name, c := range cases {
 		there := func() bool { return len(containers(t, "id="+c.id)) > 0 }

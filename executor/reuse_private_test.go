@@ -2,6 +2,8 @@ package executor
 
 import "time"
 
-// CleanWithin is how long an agent may take to clean a sandbox for the next program. It is
-// called before Run is.
+// CleanTimeout is how long an agent may take to clean a sandbox for the next program.
+const CleanTimeout = cleanTimeout
+
+// CleanWithin has it take as long as that. It is called before anything is run.
 func (e *Executor) CleanWithin(patience time.Duration) { e.reused.patience = patience }

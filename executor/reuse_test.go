@@ -208,6 +208,9 @@ assert len(os.listdir('/proc/self/fd')) <= 5 # the streams, the one that lists, 
 		"inode fill":   {python("i = 0\nwhile True: open(f'/tmp/{i}', 'x'); i += 1"), nil},
 		"output flood": {python("while True: print('x' * 1000)"), nil},
 	}
+	e = newExecutor(t)
+	e.CleanWithin(executor.CleanTimeout) // what cannot be cleaned is not waited for
+	execute = reusing(t, e, somebody)
 	for name, bomb := range bombs {
 		t.Run(name, func(t *testing.T) {
 			limits := []func(*execution.Limits){func(*execution.Limits) {}}

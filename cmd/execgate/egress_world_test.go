@@ -66,7 +66,7 @@ func newEgressWorld(b testing.TB, http2 bool) *egressWorld {
 
 	ctx, stop := context.WithCancel(context.Background())
 	logger := slog.New(slog.NewTextHandler(b.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	log, err := audit.New(audit.Config{Dir: filepath.Join(dir, "state", "audit"), KeyDir: filepath.Join(dir, "state", "keys"), Logger: logger})
+	log, err := audit.New(audit.Config{Dir: filepath.Join(dir, "state", "audit"), KeyDir: filepath.Join(dir, "state", "keys"), Budget: time.Minute, Logger: logger})
 	w.must(err)
 	db, err := store.Open(ctx, filepath.Join(dir, "state", "store.db"))
 	w.must(err)
@@ -78,11 +78,12 @@ func newEgressWorld(b testing.TB, http2 bool) *egressWorld {
 	w.must(os.WriteFile(credentials, []byte(`{"`+loadTool+`": {"token": "`+loadKey+`"}}`), 0o600))
 	w.lender, err = newLender(VaultConfig{}, credentials, db, log, logger)
 	w.must(err)
-	w.broker, err = newBroker(EgressConfig{AllowedNetworks: "127.0.0.0/8", Resolver: lyingResolver(b), CAFile: w.caFile}, log, 0, engine, w.lender, &insideTools{}, logger)
+	w.broker, err = newBroker(EgressConfig{AllowedNetworks: "127.0.0.0/8", Resolver: lyingResolver(b), CAFile: w.caFile}, log, time.Minute, engine, w.lender, &insideTools{}, logger)
 	w.must(err)
 
 	cfg := defaultConfig()
 	cfg.Executor.Agent, cfg.Executor.Images = os.Getenv("EXECGATE_EXECUTOR_AGENT"), w.images(dir)
+	cfg.Executor.StartTimeoutMS = patience.Milliseconds()
 	cfg.Executor.WarmTarget, cfg.Executor.WarmMin, cfg.Executor.WarmPreloadTarget = 0, 0, 0
 	run, err := newExecutor(cfg, execution.NewID("test_", time.Now()), w.broker, logger)
 	w.must(err)

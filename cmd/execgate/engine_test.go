@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // engineSocket is where the tests expect the container engine.
@@ -26,7 +25,7 @@ func engineSocket() string {
 // engineHTTP speaks the engine's API by hand: what the executor says of itself
 // is not what these tests believe.
 var engineHTTP = &http.Client{
-	Timeout: 30 * time.Second,
+	Timeout: patience,
 	Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", engineSocket())
@@ -174,8 +173,16 @@ func (s *switchboard) connect(t *testing.T) {
 				continue
 			}
 			s.mu.Lock()
-			s.conns[conn], s.conns[engine] = struct{}{}, struct{}{}
+			there := s.listener == listener // it may have been cut since
+			if there {
+				s.conns[conn], s.conns[engine] = struct{}{}, struct{}{}
+			}
 			s.mu.Unlock()
+			if !there {
+				conn.Close()
+				engine.Close()
+				return
+			}
 			go s.carry(conn, engine)
 			go s.carry(engine, conn)
 		}
@@ -197,6 +204,7 @@ func (s *switchboard) cut() {
 	defer s.mu.Unlock()
 	if s.listener != nil {
 		s.listener.Close() // which removes the socket too
+		s.listener = nil
 	}
 	for conn := range s.conns {
 		conn.Close()

@@ -21,8 +21,8 @@ import (
 // a machine that is busy may hold a process up for many seconds, at any point.
 const patience = 2 * time.Minute
 
-// unhurried are the settings of a gateway that refuses nothing because the machine is
-// busy for a while.
+// unhurried are the settings with which nothing is refused because the machine is busy
+// for a while. Whatever the tests start has them.
 var unhurried = map[string]string{
 	"EXECGATE_POLICY_DEADLINE_MS": "10000", "EXECGATE_AUDIT_BUDGET_MS": "60000", "EXECGATE_EXECUTOR_START_TIMEOUT_MS": "120000",
 	"EXECGATE_VAULT_TIMEOUT_MS": "60000",
@@ -81,7 +81,6 @@ func (g *gatewayUnderTest) start() {
 	g.log = &logLines{}
 	g.process = exec.Command("execgate", append([]string{"serve", "--listen", "127.0.0.1:0", "--state", g.state}, g.args...)...)
 	env := map[string]string{"EXECGATE_LOG_FORMAT": "json", "EXECGATE_AUDIT_SEGMENT_MIB": "1"}
-	maps.Copy(env, unhurried)
 	maps.Copy(env, g.env)
 	g.process.Env = os.Environ()
 	for name, value := range env {

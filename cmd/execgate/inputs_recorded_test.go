@@ -68,7 +68,7 @@ func TestInputsAreHeldAgainstTheLog(t *testing.T) {
 func newLog(t *testing.T) (state string, log *audit.Log, stop func()) {
 	t.Helper()
 	state = t.TempDir()
-	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 8 << 20})
+	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 8 << 20, Budget: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

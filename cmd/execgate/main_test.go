@@ -54,6 +54,9 @@ func withProgram(run func() int) int {
 		os.Unsetenv(s.variable())
 	}
 	os.Setenv("EXECGATE_EXECUTOR_AGENT", agent)
+	for name, value := range unhurried {
+		os.Setenv(name, value)
+	}
 	// Tests count containers; those of warm_test.go keep some parked.
 	os.Setenv("EXECGATE_EXECUTOR_WARM_TARGET", "0")
 	os.Setenv("EXECGATE_EXECUTOR_WARM_PRELOAD_TARGET", "0")

@@ -33,7 +33,7 @@ type indexed struct {
 
 func startIndexed(t *testing.T, dir string) *indexed {
 	t.Helper()
-	return startIndexedLog(t, dir, audit.Config{SegmentBytes: 64 << 10})
+	return startIndexedLog(t, dir, audit.Config{SegmentBytes: 64 << 10, Budget: time.Minute})
 }
 
 // startIndexedLog is startIndexed with a log that is configured so, but for its folders.
@@ -194,7 +194,7 @@ func TestWrongIndexShowsNothing(t *testing.T) {
 // However large records are, a page of them is not; and none is left out.
 func TestPagesAreBounded(t *testing.T) {
 	t.Parallel()
-	i := startIndexedLog(t, t.TempDir(), audit.Config{SegmentBytes: 16 << 20})
+	i := startIndexedLog(t, t.TempDir(), audit.Config{SegmentBytes: 16 << 20, Budget: time.Minute})
 	const all = 100
 	for n := range all {
 		_, err := i.log.Append(t.Context(), execution.Record{

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/execgate/execgate/audit"
 	"github.com/execgate/execgate/execution"
@@ -28,7 +29,7 @@ import (
 //	needs-engine          the rest needs a container engine
 //	serve ARG...          starts a gateway and points EXECGATE_URL and EXECGATE_API_KEY at it
 //	shutdown              stops it as an operator does
-//	get STATUS PATH       asks it; the body is stdout
+//	get STATUS PATH       asks it until it answers so; the body is stdout
 //	revoke KEY            revokes a key by its text
 //	keep NAME             makes what was printed last a variable
 //	flip FILE OFFSET      changes one byte
@@ -47,9 +48,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("STATE", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "xdg"))
 			env.Setenv("EXECGATE_AUDIT_SEGMENT_MIB", "1")
-			for name, value := range unhurried {
-				env.Setenv(name, value)
-			}
 			env.Values[scriptKey{}] = &script{t: env.T().(testing.TB)}
 			return nil
 		},
@@ -137,12 +135,15 @@ func scriptShutdown(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptGet(ts *testscript.TestScript, _ bool, args []string) {
-	r := scriptOf(ts, args, 2).gateway.request("GET", args[1], "")
+	s := scriptOf(ts, args, 2)
+	var r reply
+	// A check of readiness has its time, which a busy machine may take.
+	eventually(s.t, "the answer is "+args[0], func() bool {
+		r = s.gateway.request("GET", args[1], "")
+		return strconv.Itoa(r.status) == args[0]
+	})
 	_, err := ts.Stdout().Write(r.body)
 	ts.Check(err)
-	if strconv.Itoa(r.status) != args[0] {
-		ts.Fatalf("status %d", r.status)
-	}
 }
 
 func scriptRevoke(ts *testscript.TestScript, neg bool, args []string) {
@@ -168,7 +169,7 @@ func scriptFlip(ts *testscript.TestScript, _ bool, args []string) {
 func scriptRecord(ts *testscript.TestScript, _ bool, args []string) {
 	scriptOf(ts, args, 1)
 	state := ts.Getenv("STATE")
-	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 1 << 20})
+	log, err := audit.New(audit.Config{Dir: filepath.Join(state, "audit"), KeyDir: filepath.Join(state, "keys"), SegmentBytes: 1 << 20, Budget: time.Minute})
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -21,20 +21,20 @@ HOST, PORT = %q, %d
 AUTHORITY = f"{HOST}:{PORT}"
 
 def say(text, sni=HOST, host=HOST, secured=True):
+    said = b"" # what was said before the end of a connection counts, however that comes
     try:
-        with socket.create_connection((host, PORT), 10) as s:
+        with socket.create_connection((host, PORT), 60) as s:
             if secured:
                 context = ssl.create_default_context()
                 context.set_alpn_protocols(["http/1.1"])
                 context.check_hostname = sni is not None
                 s = context.wrap_socket(s, server_hostname=sni)
-            s.settimeout(20)
+            s.settimeout(60)
             s.sendall(text.replace("$AUTHORITY", AUTHORITY).encode("latin-1"))
-            said = b""
             while piece := s.recv(65536):
                 said += piece
     except (OSError, ssl.SSLError) as refused:
-        said = type(refused).__name__.encode()
+        said += type(refused).__name__.encode()
     return said.decode("latin-1")
 
 def told(text, **how):

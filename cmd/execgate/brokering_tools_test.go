@@ -26,7 +26,7 @@ const toolsOfReports = `tools:
       additionalProperties: false
       required: [id]
       properties: {id: {type: string, maxLength: 200}, lang: {type: string}, page: {type: integer}}
-    limits: {timeout_ms: 20000}
+    limits: {timeout_ms: 60000}
     network: ["%[1]s:%[2]d"]
     credential:
       engine: kv2

@@ -60,7 +60,11 @@ func TestKilledAtEachStep(t *testing.T) {
 	g.execute(python("print 1")).ok(t)
 	p.waitNothingLeft()
 	for _, death := range deaths {
-		for when, answer := range map[string]bool{"before": false, "after": true} {
+		for _, answer := range []bool{false, true} {
+			when := "before"
+			if answer {
+				when = "after"
+			}
 			t.Run(death.name+"/"+when, func(t *testing.T) {
 				before := g.crashes()
 				killed := make(chan struct{})
@@ -86,7 +90,7 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 	t.Run("running", func(t *testing.T) {
 		before := g.crashes()
-		caller := g.post(python("spin"))
+		caller := g.post(python("spin", `"limits":{"timeout_ms":60000}`))
 		p.waitSandboxes(1)
 		eventually(t, "it is decided", func() bool { return g.openOnes() == 1 })
 		g.kill()
@@ -126,7 +130,7 @@ func TestKilledWithSandboxesParked(t *testing.T) {
 		{"while one is started", `^POST .*/start `, true, ""},
 		{"while one is claimed", `^POST .*/update`, false, python("print 1", `"limits":{"memory_mib":300}`)},
 		{"once one is claimed", `^POST .*/update`, true, python("print 1", `"limits":{"memory_mib":300}`)},
-		{"while one is used", "", false, python("spin")},
+		{"while one is used", "", false, python("spin", `"limits":{"timeout_ms":60000}`)},
 		{"while they are parked", "", false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

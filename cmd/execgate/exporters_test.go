@@ -24,6 +24,7 @@ import (
 
 	"github.com/execgate/execgate/execution"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // withConfig starts a gateway with a configuration file, and the settings in env.
@@ -109,9 +110,7 @@ exporters:
     format: ocsf
 `, file, receiver.URL))
 	g.execute(python("print(1)")).ok(t)
-	if err := os.Rename(file, file+".1"); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the file that is to be rotated is there", func() bool { return os.Rename(file, file+".1") == nil })
 	g.signal(syscall.SIGHUP) // as those who rotate do
 	g.execute(python("print(2)")).ok(t)
 	g.kill()
@@ -133,7 +132,10 @@ exporters:
 		}
 		return all
 	}
-	eventually(t, "the receiver has every record", func() bool { return len(http1.seqs()) >= len(want()) })
+	eventually(t, "both have acknowledged every record", func() bool {
+		shown, records := scan(t, g.metrics(g.key())), float64(len(want()))
+		return shown[`execgate_export_next_seq{exporter="file"}`] >= records && shown[`execgate_export_next_seq{exporter="siem"}`] >= records
+	})
 	if code := g.stop(); code != 0 {
 		t.Errorf("the gateway ended with %d", code)
 	}
@@ -174,18 +176,14 @@ func TestDeadReceiverDelaysNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hanging.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := refusingAddress(t)
 	g := withConfig(t, nil, fmt.Sprintf(`
 exporters:
   - {name: hanging, type: http, url: "http://%s/"}
   - {name: hanging-syslog, type: syslog, address: "%[1]s"}
   - {name: closed, type: http, url: "http://%[2]s/"}
   - {name: nowhere, type: jsonl, path: "/proc/no/file"}
-`, hanging.Addr(), closed.Addr()))
+`, hanging.Addr(), closed))
 	plain := startGateway(t, nil)
 	var with, without []time.Duration
 	// The shortest time that an exporter waits for anything is half a second.
@@ -214,18 +212,37 @@ exporters:
 		}
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != http.StatusOK {
+		if bytes.Contains(text, []byte(`"name":"export","ready":false`)) {
 			t.Fatalf("readiness is %d: %s", resp.StatusCode, text)
 		}
-		if bytes.Contains(text, []byte(closed.Addr().String())) || bytes.Contains(text, []byte("/proc/no")) {
+		if bytes.Contains(text, []byte(closed)) || bytes.Contains(text, []byte("/proc/no")) {
 			t.Fatalf("readiness, which is public, says where receivers are: %s", text)
 		}
-		return bytes.Contains(text, []byte("closed (")) && bytes.Contains(text, []byte("nowhere ("))
+		return resp.StatusCode == http.StatusOK && bytes.Contains(text, []byte("closed (")) && bytes.Contains(text, []byte("nowhere ("))
 	})
 	if code := g.stop(); code != 0 {
 		t.Errorf("the gateway ended with %d", code)
 	}
 	g.verify()
+}
+
+// refusingAddress is one where connections are refused, and where nobody else listens as
+// long as the test runs.
+func refusingAddress(t *testing.T) string {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(socket) })
+	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
 }
 
 // What an operator runs without a gateway is delivered by the next gateway, and nothing
@@ -243,7 +260,6 @@ func TestLocalRunDeliversNothing(t *testing.T) {
 	g.args = []string{"--config", config}
 	local := exec.Command("execgate", "run", "--local", "--config", config, "--state", g.state, "-")
 	local.Stdin = strings.NewReader("print(7)")
-	local.Env = append(os.Environ(), "EXECGATE_POLICY_DEADLINE_MS=5000")
 	out, err := local.Output()
 	if err != nil || string(out) != "7\n" {
 		t.Fatalf("it printed %q: %v", out, err)

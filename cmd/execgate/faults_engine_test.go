@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,9 +136,15 @@ func TestEngineHangs(t *testing.T) {
 func (g *gatewayUnderTest) hangs(t *testing.T, p *privateEngine, door *gate, request string, deaf bool, try int) (asked bool, took time.Duration) {
 	t.Helper()
 	frozen := make(chan struct{})
+	var mu sync.Mutex
+	over := false // what is asked from then on is of no execution
 	door.set(request, false, func() bool {
-		p.order("freeze")
-		close(frozen)
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			p.order("freeze")
+			close(frozen)
+		}
 		return true
 	})
 	if deaf {
@@ -157,7 +164,6 @@ func (g *gatewayUnderTest) hangs(t *testing.T, p *privateEngine, door *gate, req
 	eventually(t, "the engine is asked that, or all that there was to ask", func() bool {
 		select {
 		case <-frozen:
-			asked = true
 			return true
 		default:
 		}
@@ -174,8 +180,14 @@ func (g *gatewayUnderTest) hangs(t *testing.T, p *privateEngine, door *gate, req
 	}
 	t.Logf("%d after %v", r.status, took.Round(time.Millisecond))
 	door.set("", false, nil)
-	if asked {
+	mu.Lock()
+	over = true
+	mu.Unlock()
+	select {
+	case <-frozen:
+		asked = true
 		p.order("thaw")
+	default:
 	}
 	door.deafen("")
 	g.waitReady()

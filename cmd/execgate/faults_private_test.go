@@ -19,7 +19,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // privateEngine is a Docker engine of a test's own, which may break it: with its
@@ -69,7 +68,7 @@ func newPrivateEngine(t testing.TB, mib int) *privateEngine {
 		t.Fatal(err)
 	}
 	p := &privateEngine{t: t, folder: folder}
-	p.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	p.client = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer

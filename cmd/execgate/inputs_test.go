@@ -35,6 +35,8 @@ decision := {"effect": "deny", "reasons": [{"code": "closed", "rule": "shadow.cl
 	for _, series := range []string{`execgate_shadow_decisions_total{result="allow_to_deny"} 1`, "execgate_inputs_kept_total 1"} {
 		eventually(t, series, func() bool { return strings.Contains(g.metrics(auditor), series) })
 	}
+	// A flip is counted before it is recorded, which a stop does not wait for.
+	eventually(t, "the flip is recorded", func() bool { return len(g.recordsOf(execution.RecordPolicyFlip)) > 0 })
 	g.stop()
 	g.verify()
 	flips := g.recordsOf(execution.RecordPolicyFlip)

@@ -55,6 +55,28 @@ func (g *gatewayUnderTest) try(method, path, body string, header ...string) (rep
 	return reply{resp.StatusCode, resp.Header, text}, err
 }
 
+// announce is request with a body that is said to have so many bytes, and of which none
+// comes: whoever refuses it hangs up without reading it, which may hide the answer from a
+// caller who is still sending.
+func (g *gatewayUnderTest) announce(method, path string, bytes int64) reply {
+	g.t.Helper()
+	body, end := io.Pipe()
+	defer end.Close()
+	req, err := http.NewRequestWithContext(g.t.Context(), method, g.url+path, body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	req.ContentLength = bytes
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+g.key())
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return reply{resp.StatusCode, resp.Header, []byte(readAll(g.t, resp.Body))}
+}
+
 // execute posts a request for an execution.
 func (g *gatewayUnderTest) execute(body string) reply {
 	g.t.Helper()

@@ -13,7 +13,7 @@ import (
 // the log of the process, the audit log, the store, a container, or an answer.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, map[string]string{"EXECGATE_LOG_LEVEL": "debug"})
+	g := startGateway(t, map[string]string{"EXECGATE_LOG_LEVEL": "debug", "EXECGATE_REQUESTS_DRAIN_MS": "60000"})
 	made := g.request(http.MethodPost, "/v1/keys", `{"tenant":"default","roles":["caller"]}`)
 	if made.status != http.StatusCreated {
 		t.Fatalf("%d %s", made.status, made.body)

@@ -72,6 +72,10 @@ func serve(folder, mib string) error {
 	return words.Err()
 }
 
+// patience is how long is waited for a program that begins or ends. It only ends what
+// hangs, on a machine that may be busy.
+const patience = 2 * time.Minute
+
 type engine struct {
 	folder, data string
 
@@ -155,7 +159,7 @@ func (e *engine) end(signal syscall.Signal) error {
 	select {
 	case <-e.gone:
 		return nil
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		return errors.New("dockerd does not end")
 	}
 }
@@ -163,7 +167,7 @@ func (e *engine) end(signal syscall.Signal) error {
 // listening waits until somebody answers at a socket, or whoever should is gone.
 func listening(socket string, gone <-chan struct{}) error {
 	var err error
-	for range 1500 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		var conn net.Conn
 		if conn, err = net.Dial("unix", socket); err == nil {
 			return conn.Close()

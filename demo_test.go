@@ -20,14 +20,17 @@ func TestDemoBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"), "TMPDIR="+temporary)
-	for flag, says := range map[string][]string{
-		"":                {"It cannot be revoked, only its use can", `type="lease_revoked"`},
-		"--without-vault": {"THERE IS NO VAULT", "NOT LEASED", "unleased=true"},
+	for _, demo := range []struct {
+		flag string
+		says []string
+	}{
+		{"", []string{"It cannot be revoked, only its use can", `type="lease_revoked"`}},
+		{"--without-vault", []string{"THERE IS NO VAULT", "NOT LEASED", "unleased=true"}},
 	} {
-		out := s.sh(t, s.copy, "scripts/demo-broker "+flag)
-		for _, want := range append(says, `200 {"report":"7","total":42}`, "Bearer [redacted]", "method_not_granted: execgate: ", "integrity     holds", "That was all of it.") {
+		out := s.sh(t, s.copy, "scripts/demo-broker "+demo.flag)
+		for _, want := range append(demo.says, `200 {"report":"7","total":42}`, "Bearer [redacted]", "method_not_granted: execgate: ", "integrity     holds", "That was all of it.") {
 			if !strings.Contains(out, want) {
-				t.Errorf("%s does not say %q:\n%s", flag, want, out)
+				t.Errorf("%s does not say %q:\n%s", demo.flag, want, out)
 			}
 		}
 	}

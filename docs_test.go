@@ -229,6 +229,13 @@ func (s *stage) play(t *testing.T, p page, dir string) {
 	}
 }
 
+// atTheEnd is what a shell begins with: it ends what its script has left in the
+// background, and waits for that. What went on would write to the folder while that is
+// removed.
+const atTheEnd = `set -eo pipefail
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+`
+
 // sh runs a script in dir and returns what it printed. Nothing of it is left
 // running.
 func (s *stage) sh(t *testing.T, dir, script string) string {
@@ -241,7 +248,7 @@ func (s *stage) sh(t *testing.T, dir, script string) string {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	shell := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail\n"+script)
+	shell := exec.CommandContext(ctx, "bash", "-c", atTheEnd+script)
 	shell.Dir, shell.Env, shell.Stdout, shell.Stderr = dir, s.env, out, out
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	shell.Cancel = func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }

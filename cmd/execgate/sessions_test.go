@@ -135,7 +135,8 @@ func (g *gatewayUnderTest) sessionEnds() (ends []execution.SessionEnd) {
 // that was stopped.
 func TestSessionKeepsItsState(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, nil)
+	// An interpreter that is told to stop has to say so in this time, else all of it goes.
+	g := startGateway(t, map[string]string{"EXECGATE_EXECUTOR_STOP_GRACE_MS": "60000"})
 	at := g.openSession(`{"language":"python"}`)
 	run := func(code string, want execution.Outcome, members ...string) ended {
 		t.Helper()
@@ -156,7 +157,7 @@ func TestSessionKeepsItsState(t *testing.T) {
 	}
 
 	// Cancelled by DELETE, once it has told that it runs.
-	cancel, done := g.beginTold(inSession(at, "rows.append(5)\nprint('go', flush=True)\nimport time\ntime.sleep(600)", `"limits":{"timeout_ms":60000}`))
+	cancel, done := g.beginTold(inSession(at, "rows.append(5)\nprint('go', flush=True)\nimport time\nwhile True: time.sleep(0.01)", `"limits":{"timeout_ms":60000}`))
 	if p := g.execute(inSession(at, "1")).refused(t, http.StatusConflict); p.Code != "session_busy" {
 		t.Errorf("%+v", p)
 	}

@@ -92,6 +92,7 @@ type Inputs struct {
 
 	waiting      chan Input
 	waitingBytes atomic.Int64
+	due          chan struct{} // holds one where something waits that Run was not told of
 	kept         atomic.Uint64
 
 	writing  chan struct{}   // holds one where somebody writes to the database, see lock
@@ -127,7 +128,7 @@ func NewInputs(config InputsConfig) (*Inputs, error) {
 	return &Inputs{
 		InputsReader: &InputsReader{store: config.Store, keys: keys},
 		retain:       config.Retain, maxBytes: config.MaxBytes, within: config.WriteTimeout, log: config.Logger,
-		waiting: make(chan Input, inputsWaiting), writing: make(chan struct{}, 1), known: map[string]bool{},
+		waiting: make(chan Input, inputsWaiting), due: make(chan struct{}, 1), writing: make(chan struct{}, 1), known: map[string]bool{},
 		lost: map[string]uint64{}, untold: map[string]uint64{},
 	}, nil
 }
@@ -139,12 +140,21 @@ func (s *Inputs) Keep(in Input) {
 	if s.waitingBytes.Add(size) <= inputsWaitingBytes {
 		select {
 		case s.waiting <- in:
+			s.tell()
 			return
 		default:
 		}
 	}
 	s.waitingBytes.Add(-size)
 	s.lose(LostOverflow, 1)
+}
+
+// tell has Run write what waits. It does not wait.
+func (s *Inputs) tell() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
 }
 
 // InputCounts are counts since the start.
@@ -178,8 +188,8 @@ func (s *Inputs) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	for {
 		select {
-		case first := <-s.waiting:
-			s.writeBatch(context.WithoutCancel(ctx), first)
+		case <-s.due:
+			s.writeBatch(context.WithoutCancel(ctx))
 		case <-sweep.C:
 			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.log.ErrorContext(ctx, "recorded inputs could not be swept", "error", err)
@@ -213,15 +223,16 @@ func (s *Inputs) unlock() { <-s.writing }
 
 func (s *Inputs) flush(ctx context.Context) error {
 	for left := len(s.waiting); left > 0; left -= inputsBatch {
-		if err := s.write(ctx, s.take(nil)); err != nil {
+		if err := s.write(ctx, s.take()); err != nil {
 			return fmt.Errorf("keep inputs: %w", err)
 		}
 	}
 	return nil
 }
 
-// take takes what waits, up to a batch, behind what was taken already.
-func (s *Inputs) take(batch []Input) []Input {
+// take takes what waits, up to a batch. The caller holds s.writing: what was taken and
+// is not written yet would be seen by nobody, and missing from what an erasure counts.
+func (s *Inputs) take() (batch []Input) {
 	for len(batch) < inputsBatch {
 		select {
 		case in := <-s.waiting:

@@ -8,15 +8,18 @@ import (
 	"time"
 )
 
-// writeBatch writes first and what else waits. What cannot be written is lost,
+// writeBatch writes what waits, up to a batch. What cannot be written is lost,
 // and counted: a decision is not held up, or forgotten, for its replay.
-func (s *Inputs) writeBatch(ctx context.Context, first Input) {
+func (s *Inputs) writeBatch(ctx context.Context) {
 	if err := s.lock(ctx); err != nil {
 		return // ctx has no end
 	}
 	defer s.unlock()
-	if err := s.write(ctx, s.take([]Input{first})); err != nil {
+	if err := s.write(ctx, s.take()); err != nil {
 		s.log.ErrorContext(ctx, "inputs of decisions could not be kept: these cannot be replayed", "error", err)
+	}
+	if len(s.waiting) > 0 {
+		s.tell()
 	}
 }
 

@@ -63,7 +63,7 @@ func TestSchemaIsTheConfig(t *testing.T) {
 	for _, b := range defaultConfig().bounds() {
 		bounds[b.key] = b
 	}
-	enums := map[string][]string{"log.level": logLevels, "log.format": logFormats, "audit.when_full": whenFull, "vault.auth.method": authMethods}
+	enums := map[string][]string{"log.level": logLevels, "log.format": logFormats, "audit.when_full": whenFull, "vault.auth.method": authMethods, "egress.ungranted_names": ungrantedNames}
 	cfg := defaultConfig()
 	for _, s := range settingsOf(&cfg) {
 		p, ok := described[s.key]

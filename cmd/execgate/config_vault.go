@@ -55,7 +55,9 @@ type EgressConfig struct {
 	UngrantedNames string `yaml:"ungranted_names"`
 }
 
-// Values of EgressConfig.UngrantedNames.
+// ungrantedNames are the values of egress.ungranted_names.
+var ungrantedNames = []string{namesExplained, namesHidden}
+
 const (
 	namesExplained = "explain"
 	namesHidden    = "nxdomain"
@@ -96,8 +98,8 @@ func (c VaultConfig) mounts() vault.Mounts {
 // check reports what is wrong with the settings.
 func (c EgressConfig) check() error {
 	_, err := c.networks()
-	if c.UngrantedNames != namesExplained && c.UngrantedNames != namesHidden {
-		err = errors.Join(err, fmt.Errorf("egress.ungranted_names is %q: it is %s or %s", c.UngrantedNames, namesExplained, namesHidden))
+	if !slices.Contains(ungrantedNames, c.UngrantedNames) {
+		err = errors.Join(err, fmt.Errorf("egress.ungranted_names is %q: it is one of %q", c.UngrantedNames, ungrantedNames))
 	}
 	if c.Resolver == "" {
 		return err

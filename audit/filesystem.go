@@ -112,7 +112,17 @@ func (osFileSystem) Lock(dir string) (io.Closer, error) {
 		d.Close()
 		return nil, &fs.PathError{Op: "flock", Path: dir, Err: err}
 	}
-	return d, nil
+	return locked{d}, nil
+}
+
+// locked is a folder whose lock ends with it. A process that is being started has a copy
+// of every descriptor until it executes its program, and the lock would last as long
+// (flock(2)).
+type locked struct{ *os.File }
+
+func (l locked) Close() error {
+	err := ignoreEINTR(func() error { return unix.Flock(int(l.Fd()), unix.LOCK_UN) })
+	return errors.Join(err, l.File.Close())
 }
 
 // osFile is a file of the operating system. It keeps the descriptor's number,

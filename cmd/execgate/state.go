@@ -149,5 +149,8 @@ func replaceFile(path, text string) error {
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
-// close gives the lock up.
-func (s *state) close() error { return s.lock.Close() }
+// close gives the lock up, also where a process that is being started has a copy of its
+// descriptor still (flock(2)).
+func (s *state) close() error {
+	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
+}

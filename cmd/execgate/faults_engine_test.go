@@ -211,14 +211,14 @@ func TestEngineHasNoSpace(t *testing.T) {
 		g.waitParked(1)
 		answer := g.post(rests) // what runs is in the sandbox that was there
 		p.waitSandboxes(2)
-		p.order("fill")
-		// One sandbox is still parked; after it there is none.
+		// One sandbox is still parked; after it there is none, but where another that was
+		// removed has left enough room meanwhile.
 		var refused reply
-		for range 3 {
-			if refused = g.execute(python("print 1")); refused.status != http.StatusOK {
-				break
-			}
-		}
+		eventually(t, "an execution is refused", func() bool {
+			p.order("fill")
+			refused = g.execute(python("print 1"))
+			return refused.status != http.StatusOK
+		})
 		g.failed(refused)
 		select {
 		case r := <-answer:

@@ -181,9 +181,10 @@ func listening(socket string, gone <-chan struct{}) error {
 	return err
 }
 
-// fill writes a file until there is no space, to the last byte.
+// fill writes to a file until there is no space, to the last byte. What has become free
+// since it was called last it takes too.
 func fill(path string) error {
-	file, err := os.Create(path)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
